@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+/// @file
+/// @brief The only source of sizes, skews and seeds of the benches.
+#include <fairlead/core/ids.hpp>
+#include <fairlead/core/matrix.hpp>
+#include <fairlead/core/philox.hpp>
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace fl_bench {
+
+using fairlead::index_t;
+
+/// @brief Write parts one behind the other (g++ 12 warns falsely about `"text" + std::to_string(n)` at -O3).
+/// @param parts text and numbers
+/// @returns the text
+template <class... Parts>
+std::string text_of(Parts const&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  return text.str();
+}
+
+namespace axes {
+
+/// Seed of every bench; a bench separates its inputs by the stream.
+inline constexpr std::uint64_t seed = 20260117;
+
+/// Whether a short run was asked for (`bench/run.sh --quick`): benches then leave out their largest cases.
+inline bool quick() noexcept { return std::getenv("FAIRLEAD_BENCH_QUICK") != nullptr; }
+
+/// Exponents of the Zipf law of expert popularity: even, mild, strong.
+inline constexpr std::array<double, 3> skews{0.0, 0.5, 1.0};
+
+/// Sizes of a routing problem.
+struct routing_case {
+  index_t tokens;   ///< tokens
+  index_t experts;  ///< experts
+  index_t fan_out;  ///< experts a token
+  /// "T8192_E64_k2"
+  [[nodiscard]] std::string name() const {
+    return text_of("T", tokens, "_E", experts, "_k", fan_out);
+  }
+};
+/// Routers and permutation: E in 64..256, k in 1..8, and one small and one large outlier.
+inline constexpr std::array<routing_case, 8> routing_cases{{{8192, 8, 2},
+                                                            {8192, 64, 1},
+                                                            {8192, 64, 2},
+                                                            {8192, 64, 8},
+                                                            {8192, 128, 8},
+                                                            {8192, 256, 1},
+                                                            {8192, 256, 8},
+                                                            {65536, 256, 8}}};
+/// The two cases that the permutation is judged by.
+inline constexpr std::array<routing_case, 2> permutation_cases{{{8192, 64, 2}, {8192, 256, 8}}};
+
+/// Sizes of a row movement problem (permute, combine, exchange).
+struct rows_case {
+  index_t tokens;   ///< tokens
+  index_t experts;  ///< experts
+  index_t fan_out;  ///< experts a token
+  index_t width;    ///< row width in elements
+  /// "T8192_D1024_k2"
+  [[nodiscard]] std::string name() const {
+    return text_of("T", tokens, "_D", width, "_k", fan_out);
+  }
+};
+/// Row movements, most quoted case first.
+inline constexpr std::array<rows_case, 4> rows_cases{
+    {{8192, 64, 2, 1024}, {8192, 64, 2, 512}, {8192, 64, 2, 4096}, {8192, 64, 8, 1024}}};
+
+/// Sizes of a layer of experts.
+struct layer_case {
+  index_t tokens;   ///< tokens
+  index_t width;    ///< token width D
+  index_t hidden;   ///< hidden width F of an expert
+  index_t experts;  ///< experts
+  index_t fan_out;  ///< experts a token
+  /// "T2048_D512_F2048_E8_k2"
+  [[nodiscard]] std::string name() const {
+    return text_of("T", tokens, "_D", width, "_F", hidden, "_E", experts, "_k", fan_out);
+  }
+};
+/// Whole layers and expert networks: the two that targets name, then many small experts.
+inline constexpr std::array<layer_case, 3> layer_cases{
+    {{2048, 512, 2048, 8, 2}, {8192, 512, 2048, 8, 2}, {2048, 512, 512, 64, 4}}};
+
+/// Ranks of the in-process worlds.
+inline constexpr std::array<int, 3> ranks{1, 2, 4};
+
+}  // namespace axes
+
+/// @brief Fill with standard normal numbers.
+/// @param values[out] the numbers
+/// @param stream separates the inputs of one bench
+/// @param scale factor
+inline void fill_normal(std::span<float> values, std::uint64_t stream, float scale = 1.0F) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = scale * static_cast<float>(fairlead::philox::normal(axes::seed, stream, i));
+  }
+}
+
+/// @brief Make router scores whose mean differs by expert such that popularity is skewed like a Zipf law.
+/// @param tokens rows
+/// @param experts columns
+/// @param skew exponent; 0 = even
+/// @param stream separates the inputs of one bench
+/// @returns normal noise plus -skew * log(rank of the expert in a shuffled order)
+inline fairlead::matrix<float> make_scores(index_t tokens, index_t experts, double skew, std::uint64_t stream = 1) {
+  fairlead::matrix<float> scores(tokens, experts);
+  fill_normal(scores.span(), stream);
+  std::vector<index_t> order(static_cast<std::size_t>(experts));
+  for (std::size_t e = 0; e < order.size(); ++e) { order[e] = static_cast<index_t>(e); }
+  for (std::size_t e = order.size(); e > 1; --e) {
+    auto const other = fairlead::philox::below(fairlead::philox::draw(axes::seed, stream + 1000, e)[0],
+                                               static_cast<std::uint32_t>(e));
+    std::swap(order[e - 1], order[other]);
+  }
+  for (index_t t = 0; t < tokens; ++t) {
+    for (index_t e = 0; e < experts; ++e) {
+      scores(t, e) -= static_cast<float>(skew * std::log(1.0 + static_cast<double>(order[static_cast<std::size_t>(e)])));
+    }
+  }
+  return scores;
+}
+
+/// @brief Make the choices of a router: distinct experts a token, popularity by a Zipf law.
+/// @param tokens rows
+/// @param experts number of experts
+/// @param fan_out columns, <= experts
+/// @param skew exponent; 0 = even
+/// @param stream separates the inputs of one bench
+/// @returns expert ids
+inline fairlead::matrix<fairlead::expert_id> make_choices(index_t tokens, index_t experts, index_t fan_out, double skew,
+                                                          std::uint64_t stream = 1) {
+  std::vector<double> sums(static_cast<std::size_t>(experts));
+  double sum = 0.0;
+  for (std::size_t e = 0; e < sums.size(); ++e) { sums[e] = sum += std::pow(1.0 + static_cast<double>(e), -skew); }
+  fairlead::matrix<fairlead::expert_id> choices(tokens, fan_out);
+  std::uint64_t draw = 0;
+  for (index_t t = 0; t < tokens; ++t) {
+    for (index_t k = 0; k < fan_out;) {
+      double const target = sum * static_cast<double>(fairlead::philox::uniform(axes::seed, stream, draw++));
+      std::size_t e = 0;
+      while (e + 1 < sums.size() && sums[e] <= target) { ++e; }
+      auto const expert = static_cast<fairlead::expert_id>(e);
+      bool taken = false;
+      for (index_t j = 0; j < k; ++j) { taken = taken || choices(t, j) == expert; }
+      if (!taken) { choices(t, k++) = expert; }
+    }
+  }
+  return choices;
+}
+
+}  // namespace fl_bench
