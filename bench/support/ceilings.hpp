@@ -46,7 +46,7 @@ double seconds_of(Work&& work) {
 /// @param budget @unit{seconds} go on that long
 /// @returns @unit{seconds} of the fastest call
 template <class Work>
-double best_seconds_of(Work&& work, int least = 5, double budget = 0.25) {
+double best_seconds_of(Work&& work, int least = 5, double budget = 0.5) {
   work();
   double best = seconds_of(work);
   double spent = best;
