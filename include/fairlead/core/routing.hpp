@@ -45,10 +45,10 @@ struct basic_routing_view {
   /// @returns experts a token
   [[nodiscard]] FAIRLEAD_HD constexpr index_t fan_out() const noexcept { return experts.cols(); }
   /// @returns the same routing, read-only
-  [[nodiscard]] constexpr operator basic_routing_view<std::add_const_t<Expert>, std::add_const_t<Weight>>()  // NOLINT
-      const noexcept
-    requires(!std::is_const_v<Expert>)
-  {
+  template <class Other = Expert>
+    requires(!std::is_const_v<Expert> && std::is_same_v<Other, Expert>)
+  [[nodiscard]] FAIRLEAD_HD constexpr operator basic_routing_view<Other const, std::add_const_t<Weight>>()  // NOLINT
+      const noexcept {
     return {experts, weights};
   }
 };
