@@ -19,6 +19,13 @@ inline constexpr index_t vector_bytes = 32;
 inline constexpr index_t vector_bytes = 16;
 #endif
 
+// nvcc's host front end knows no GCC pragma.
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#  define FAIRLEAD_DETAIL_UNROLL _Pragma("GCC unroll 12")
+#else
+#  define FAIRLEAD_DETAIL_UNROLL
+#endif
+
 /// @brief A `rows x cols` tile of a product, held in registers while it is summed over the depth.
 ///
 /// The vector type is spelled out because compilers do not reliably keep a two-dimensional array of accumulators in
@@ -80,7 +87,7 @@ struct gemm_tile {
     vector const* b = reinterpret_cast<vector const*>(panel);
     for (index_t p = 0; p < depth_now; ++p, b += 2) {
       vector const b0 = b[0], b1 = b[1];
-#pragma GCC unroll 12
+FAIRLEAD_DETAIL_UNROLL
       for (index_t i = 0; i < rows; ++i) {
         Value const x = from[i][p * inner_step];
         low[i] += x * b0;
@@ -88,7 +95,7 @@ struct gemm_tile {
       }
     }
     alignas(64) Value sums[cols];
-#pragma GCC unroll 12
+FAIRLEAD_DETAIL_UNROLL
     for (index_t i = 0; i < rows; ++i) {
       if (i < rows_now) {
         *reinterpret_cast<vector*>(sums) = low[i];
@@ -103,6 +110,8 @@ struct gemm_tile {
     }
   }
 };
+
+#undef FAIRLEAD_DETAIL_UNROLL
 
 }  // namespace detail
 FAIRLEAD_NAMESPACE_END
