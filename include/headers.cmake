@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# One list of headers per module. tests/structure/header_lists.py compares them with the folders and,
+# called with --fix, writes this file.
+set(FAIRLEAD_HEADERS_comm
+    fairlead/comm/alone.hpp
+    fairlead/comm/detail/host_memory_only.hpp
+    fairlead/comm/detail/nccl_state.cuh
+    fairlead/comm/detail/reduce.hpp
+    fairlead/comm/nccl.cuh
+    fairlead/comm/traffic.hpp)
+set(FAIRLEAD_HEADERS_concepts
+    fairlead/concepts/balance_signal.hpp
+    fairlead/concepts/capacity_policy.hpp
+    fairlead/concepts/communicator.hpp
+    fairlead/concepts/execution_backend.hpp
+    fairlead/concepts/expert.hpp
+    fairlead/concepts/gemm.hpp
+    fairlead/concepts/planner.hpp
+    fairlead/concepts/router.hpp
+    fairlead/concepts/token_scheduler.hpp)
+set(FAIRLEAD_HEADERS_core
+    fairlead/core/bfloat16.hpp
+    fairlead/core/buffer.hpp
+    fairlead/core/config.hpp
+    fairlead/core/contract.hpp
+    fairlead/core/exchange_plan.hpp
+    fairlead/core/ids.hpp
+    fairlead/core/implementation.hpp
+    fairlead/core/load.hpp
+    fairlead/core/matrix.hpp
+    fairlead/core/matrix_view.hpp
+    fairlead/core/numeric.hpp
+    fairlead/core/order.hpp
+    fairlead/core/parameters.hpp
+    fairlead/core/philox.hpp
+    fairlead/core/placement.hpp
+    fairlead/core/report.hpp
+    fairlead/core/routing.hpp
+    fairlead/core/row_groups.hpp
+    fairlead/core/token_schedule.hpp
+    fairlead/core/workspace.hpp)
+set(FAIRLEAD_HEADERS_cuda
+    fairlead/cuda/error.cuh
+    fairlead/cuda/memory.cuh
+    fairlead/cuda/rows.cuh)
+set(FAIRLEAD_HEADERS_dispatch
+    fairlead/dispatch/admission.hpp
+    fairlead/dispatch/capacity.hpp
+    fairlead/dispatch/detail/count_copies.hpp
+    fairlead/dispatch/detail/place_copies.hpp
+    fairlead/dispatch/detail/plan_tables.hpp
+    fairlead/dispatch/detail/row_kernels.hpp
+    fairlead/dispatch/exchange.hpp
+    fairlead/dispatch/overflow.hpp
+    fairlead/dispatch/rows.cuh
+    fairlead/dispatch/rows.hpp
+    fairlead/dispatch/service_order.hpp)
+set(FAIRLEAD_HEADERS_exec
+    fairlead/exec/cuda_stream.cuh
+    fairlead/exec/detail/gemm_tile.hpp
+    fairlead/exec/gemm_blas.hpp
+    fairlead/exec/gemm_reference.hpp
+    fairlead/exec/serial.hpp
+    fairlead/exec/threads.hpp)
+set(FAIRLEAD_HEADERS_laws
+    fairlead/laws/planner.hpp
+    fairlead/laws/token_scheduler.hpp
+    fairlead/laws/verdict.hpp)
+set(FAIRLEAD_HEADERS_place
+    fairlead/place/contiguous.hpp)
+set(FAIRLEAD_HEADERS_root
+    fairlead/version.hpp)
+set(FAIRLEAD_HEADERS_schedule
+    fairlead/schedule/detail/counts.hpp
+    fairlead/schedule/equal_split.hpp
+    fairlead/schedule/sole_replica.hpp)
+set(FAIRLEAD_HEADERS_workload
+    fairlead/workload/adversarial_scores.hpp
+    fairlead/workload/detail/trace.hpp
+    fairlead/workload/drifting_load.hpp
+    fairlead/workload/skewed_logits.hpp
+    fairlead/workload/token_rows.hpp
+    fairlead/workload/trace.hpp
+    fairlead/workload/zipf.hpp)
+set(FAIRLEAD_HEADERS
+    ${FAIRLEAD_HEADERS_comm}
+    ${FAIRLEAD_HEADERS_concepts}
+    ${FAIRLEAD_HEADERS_core}
+    ${FAIRLEAD_HEADERS_cuda}
+    ${FAIRLEAD_HEADERS_dispatch}
+    ${FAIRLEAD_HEADERS_exec}
+    ${FAIRLEAD_HEADERS_laws}
+    ${FAIRLEAD_HEADERS_place}
+    ${FAIRLEAD_HEADERS_root}
+    ${FAIRLEAD_HEADERS_schedule}
+    ${FAIRLEAD_HEADERS_workload})
