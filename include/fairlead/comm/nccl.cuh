@@ -19,12 +19,6 @@
 FAIRLEAD_NAMESPACE_BEGIN
 namespace nccl {
 
-/// @brief A device backend that tells its CUDA stream (`cuda_stream` does).
-template <class Backend>
-concept stream_backend = device_backend<Backend> && requires(Backend const& on) {
-  { on.native() } -> std::convertible_to<cudaStream_t>;
-};
-
 /// @brief Collective work that was queued on a stream.
 ///
 /// `wait()` never blocks the host: the stream orders what follows. Point-to-point operations are posted and queued
@@ -119,7 +113,7 @@ class communicator {
   /// @param receive_offsets in elements, host memory. @shape{ranks + 1}
   /// @returns pending; no host synchronisation
   /// @complexity one NCCL group of up to 2 (ranks - 1) messages; the own piece is copied
-  template <class Value, stream_backend Backend>
+  template <class Value, cuda_backend Backend>
     requires std::is_trivially_copyable_v<Value>
   pending all_to_all_v(Backend const& on, Value const* send, std::span<index_t const> send_offsets, Value* receive,
                        std::span<index_t const> receive_offsets) {
@@ -155,7 +149,7 @@ class communicator {
   /// @param send this rank's piece
   /// @param receive[out] @shape{ranks x send.size()}
   /// @returns pending; no host synchronisation
-  template <class Value, stream_backend Backend>
+  template <class Value, cuda_backend Backend>
     requires std::is_trivially_copyable_v<Value>
   pending all_gather(Backend const& on, std::span<Value const> send, std::span<Value> receive) {
     FAIRLEAD_EXPECTS(receive.size() == send.size() * static_cast<std::size_t>(size()), "receive holds one piece a rank",
@@ -172,7 +166,7 @@ class communicator {
   /// @param values[in,out] values to reduce
   /// @param op how
   /// @returns pending; no host synchronisation
-  template <detail::reducible Value, stream_backend Backend>
+  template <detail::reducible Value, cuda_backend Backend>
   pending all_reduce(Backend const& on, std::span<Value> values, reduction op) {
     state_->queue_posted();
     if (!values.empty()) {
@@ -189,7 +183,7 @@ class communicator {
   /// @param receive[out] the reduction of this rank's piece
   /// @param op how
   /// @returns pending; no host synchronisation
-  template <detail::reducible Value, stream_backend Backend>
+  template <detail::reducible Value, cuda_backend Backend>
   pending reduce_scatter(Backend const& on, std::span<Value const> send, std::span<Value> receive, reduction op) {
     FAIRLEAD_EXPECTS(send.size() == receive.size() * static_cast<std::size_t>(size()), "send holds one piece a rank",
                      send.size(), receive.size());
@@ -207,7 +201,7 @@ class communicator {
   /// @param values[in,out] values
   /// @param root the rank that has them
   /// @returns pending; no host synchronisation
-  template <class Value, stream_backend Backend>
+  template <class Value, cuda_backend Backend>
     requires std::is_trivially_copyable_v<Value>
   pending broadcast(Backend const& on, std::span<Value> values, index_t root) {
     FAIRLEAD_EXPECTS(root >= 0 && root < size(), "the root is a rank", root, size());
@@ -225,7 +219,7 @@ class communicator {
   /// @param values what to send; untouched until `wait()`
   /// @param to receiver
   /// @returns pending; no host synchronisation
-  template <class Value, stream_backend Backend>
+  template <class Value, cuda_backend Backend>
     requires std::is_trivially_copyable_v<Value>
   pending send(Backend const& on, std::span<Value const> values, index_t to) {
     FAIRLEAD_EXPECTS(to >= 0 && to < size(), "the receiver is a rank", to, size());
@@ -237,7 +231,7 @@ class communicator {
   /// @param values[out] what arrives
   /// @param from sender
   /// @returns pending; no host synchronisation
-  template <class Value, stream_backend Backend>
+  template <class Value, cuda_backend Backend>
     requires std::is_trivially_copyable_v<Value>
   pending receive(Backend const& on, std::span<Value> values, index_t from) {
     FAIRLEAD_EXPECTS(from >= 0 && from < size(), "the sender is a rank", from, size());

@@ -5,6 +5,7 @@
 #include <fairlead/cuda/error.cuh>
 #include <fairlead/core/buffer.hpp>
 
+#include <concepts>
 #include <cstddef>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -46,5 +47,11 @@ struct pinned_space {
   }
 };
 static_assert(memory_space<pinned_space>);
+
+/// @brief A backend of device memory that tells its CUDA stream, as `cuda_stream` does: what every `.cuh` text asks for.
+template <class Backend>
+concept cuda_backend = std::same_as<typename Backend::memory_space, device_space> && requires(Backend const& on) {
+  { on.native() } -> std::convertible_to<cudaStream_t>;
+};
 
 FAIRLEAD_NAMESPACE_END
