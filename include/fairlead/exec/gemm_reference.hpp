@@ -16,7 +16,7 @@ namespace gemm {
 ///
 /// For programs without a BLAS, for tests, and wherever bits must not depend on how work is cut: an element of the
 /// product is a sum over k in one fixed order, whatever the number of rows and columns. A tuned BLAS is usually
-/// faster. The device text is in `exec/gemm_cublas.cuh`.
+/// faster. The device text is in `exec/gemm_reference.cuh`.
 struct reference {
   /// @brief Compute `c = alpha * op(a) * op(b) + beta * c`.
   /// @tparam Backend execution backend
