@@ -132,12 +132,18 @@ namespace numeric {
 /// @returns a number in [0, 1]; NaN for NaN
 /// @determinism exact: equal on host and device
 [[nodiscard]] FAIRLEAD_HD inline float sigmoid(float x) noexcept {
-  float const e = exp(x < 0.0F ? x : -x);
+  // Selection by mask: three conditions on one sign would make compilers branch.
+  std::int32_t const bits = std::bit_cast<std::int32_t>(x);
+  std::int32_t const negative = bits >> 31;
+  float const e = exp(std::bit_cast<float>(bits | std::numeric_limits<std::int32_t>::min()));
   float const d = sum(1.0F, e);
-  float const s = quotient(x < 0.0F ? e : 1.0F, d);
+  std::int32_t const one = std::bit_cast<std::int32_t>(1.0F);
+  float const s = quotient(std::bit_cast<float>((std::bit_cast<std::int32_t>(e) & negative) | (one & ~negative)), d);
   // One Newton step for what the sum lost; 1 / d is 1 - s on the negative side and s on the other.
   float const lost = e - (d - 1.0F);
-  return fused(-(s * lost), x < 0.0F ? 1.0F - s : s, s);
+  float const inverse = std::bit_cast<float>((std::bit_cast<std::int32_t>(1.0F - s) & negative) |
+                                             (std::bit_cast<std::int32_t>(s) & ~negative));
+  return fused(s * lost, -inverse, s);
 }
 
 /// @brief log(1 + exp(x)); about x for large x, exp(x) for small x.
