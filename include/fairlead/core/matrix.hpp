@@ -6,6 +6,7 @@
 #include <fairlead/core/matrix_view.hpp>
 
 #include <algorithm>
+#include <utility>
 
 FAIRLEAD_NAMESPACE_BEGIN
 
@@ -18,9 +19,25 @@ class matrix {
   matrix() noexcept = default;
   /// @param rows number of rows, >= 0
   /// @param cols number of columns, >= 0
-  /// @throws std::bad_alloc
+  /// @throws std::bad_alloc; contract_violation (level 1) on a negative size
   matrix(index_t rows, index_t cols) : elements_(rows * cols), rows_(rows), cols_(cols) {
+    FAIRLEAD_EXPECTS(rows >= 0 && cols >= 0, "sizes of a matrix must not be negative", rows, cols);
     std::fill_n(elements_.data(), elements_.size(), Value{});
+  }
+  /// @param other becomes empty
+  matrix(matrix&& other) noexcept
+      : elements_(std::move(other.elements_)),
+        rows_(std::exchange(other.rows_, 0)),
+        cols_(std::exchange(other.cols_, 0)) {}
+  /// @param other becomes empty
+  /// @returns this matrix
+  matrix& operator=(matrix&& other) noexcept {
+    if (this != &other) {
+      elements_ = std::move(other.elements_);
+      rows_ = std::exchange(other.rows_, 0);
+      cols_ = std::exchange(other.cols_, 0);
+    }
+    return *this;
   }
   /// @returns number of rows
   [[nodiscard]] index_t rows() const noexcept { return rows_; }

@@ -64,7 +64,7 @@ class matrix_view {
   template <mdspan_like<Value> Array>
   constexpr matrix_view(Array const& array)  // NOLINT(google-explicit-constructor)
       : matrix_view(array.data_handle(), static_cast<index_t>(array.extent(0)), static_cast<index_t>(array.extent(1)),
-                    static_cast<index_t>(array.stride(0))) {
+                    row_stride(array)) {
     FAIRLEAD_EXPECTS(array.stride(1) == 1 || array.extent(1) <= 1, "columns must be contiguous (row-major layout)");
   }
 
@@ -101,6 +101,12 @@ class matrix_view {
   }
 
  private:
+  // The stride of a single row means nothing and may be smaller than the row (column-major layouts).
+  template <class Array>
+  [[nodiscard]] static constexpr index_t row_stride(Array const& array) {
+    auto const cols = static_cast<index_t>(array.extent(1));
+    return static_cast<index_t>(array.extent(0)) <= 1 ? cols : static_cast<index_t>(array.stride(0));
+  }
   Value* data_ = nullptr;
   index_t rows_ = 0;
   index_t cols_ = 0;

@@ -47,13 +47,17 @@ class placement {
             replica_meaning meaning = replica_meaning::host, std::uint64_t version = 0)
       : slot_offsets_(slot_offsets.begin(), slot_offsets.end()),
         slot_experts_(slot_experts.begin(), slot_experts.end()),
-        replica_offsets_(static_cast<std::size_t>(experts) + 1, 0),
+        replica_offsets_(static_cast<std::size_t>(experts < 0 ? 0 : experts) + 1, 0),
         meaning_(meaning),
         version_(version) {
     FAIRLEAD_EXPECTS(experts >= 0, "the number of experts must not be negative", experts);
     FAIRLEAD_EXPECTS(!slot_offsets.empty() && slot_offsets.front() == 0, "slot_offsets starts with 0 and has ranks + 1 entries");
     FAIRLEAD_EXPECTS(slot_offsets.back() == static_cast<index_t>(slot_experts.size()),
                      "slot_offsets ends with the number of slots", slot_offsets.back(), slot_experts.size());
+    for (std::size_t rank = 0; rank + 1 < slot_offsets_.size(); ++rank) {  // before anything is read through them
+      FAIRLEAD_EXPECTS(slot_offsets_[rank] <= slot_offsets_[rank + 1], "slot_offsets must not decrease", rank,
+                       slot_offsets_[rank], slot_offsets_[rank + 1]);
+    }
     for (expert_id const expert : slot_experts) {
       if (expert == expert_id::none) { continue; }
       FAIRLEAD_EXPECTS_2(to_index(expert) >= 0 && to_index(expert) < experts, "slot holds an unknown expert", expert, experts);
@@ -64,7 +68,6 @@ class placement {
     slot_replicas_.assign(slot_experts.size(), -1);
     std::vector<index_t> next(replica_offsets_.begin(), replica_offsets_.end() - 1);
     for (std::size_t rank = 0; rank + 1 < slot_offsets_.size(); ++rank) {
-      FAIRLEAD_EXPECTS(slot_offsets_[rank] <= slot_offsets_[rank + 1], "slot_offsets must not decrease", rank);
       for (index_t slot = slot_offsets_[rank]; slot < slot_offsets_[rank + 1]; ++slot) {
         expert_id const expert = slot_experts_[static_cast<std::size_t>(slot)];
         if (expert == expert_id::none) { continue; }
@@ -128,8 +131,12 @@ class placement {
 
  private:
   [[nodiscard]] std::uint64_t compute_fingerprint() const noexcept {
-    std::uint64_t hash = 0xCBF29CE484222325ULL;  // FNV-1a over 64-bit words
-    auto const mix = [&hash](std::uint64_t word) { hash = (hash ^ word) * 0x100000001B3ULL; };
+    // FNV-1a over 64-bit words; the shift lets high bits reach the low ones, which multiplications alone never do.
+    std::uint64_t hash = 0xCBF29CE484222325ULL;
+    auto const mix = [&hash](std::uint64_t word) {
+      hash = (hash ^ word) * 0x100000001B3ULL;
+      hash ^= hash >> 29U;
+    };
     mix(version_);
     mix(static_cast<std::uint64_t>(meaning_));
     mix(static_cast<std::uint64_t>(experts()));

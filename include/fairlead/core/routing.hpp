@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
+#include <utility>
 
 FAIRLEAD_NAMESPACE_BEGIN
 
@@ -65,15 +67,36 @@ class routing {
   /// @param tokens number of tokens
   /// @param fan_out experts a token
   routing(index_t tokens, index_t fan_out) { resize(tokens, fan_out); }
+  /// @param other becomes empty
+  routing(routing&& other) noexcept
+      : experts_(std::move(other.experts_)),
+        weights_(std::move(other.weights_)),
+        tokens_(std::exchange(other.tokens_, 0)),
+        fan_out_(std::exchange(other.fan_out_, 0)) {}
+  /// @param other becomes empty
+  /// @returns this routing
+  routing& operator=(routing&& other) noexcept {
+    if (this != &other) {
+      experts_ = std::move(other.experts_);
+      weights_ = std::move(other.weights_);
+      tokens_ = std::exchange(other.tokens_, 0);
+      fan_out_ = std::exchange(other.fan_out_, 0);
+    }
+    return *this;
+  }
   /// @brief Change the shape; content is lost when memory grows.
   /// @param tokens number of tokens, >= 0
   /// @param fan_out experts a token, >= 0
   /// @returns whether memory was allocated
+  /// @throws std::bad_alloc; contract_violation (level 1) on a negative size
   bool resize(index_t tokens, index_t fan_out) {
+    FAIRLEAD_EXPECTS(tokens >= 0 && fan_out >= 0, "sizes of a routing must not be negative", tokens, fan_out);
+    tokens_ = fan_out_ = 0;  // empty, should memory run out
+    bool const grew = experts_.resize(tokens * fan_out);
+    bool const grew_too = weights_.resize(tokens * fan_out);
     tokens_ = tokens;
     fan_out_ = fan_out;
-    bool const grew = experts_.resize(tokens * fan_out);
-    return weights_.resize(tokens * fan_out) || grew;
+    return grew || grew_too;
   }
   /// @returns the routing, to write
   [[nodiscard]] routing_view view() {

@@ -20,8 +20,14 @@ using const_token_schedule_view = matrix_view<count_t const>;  ///< the same, re
 /// @param where the placement that the schedule refers to
 /// @param schedule @shape{ranks x where.replicas()}
 /// @returns true if all counts are >= 0 and each (source, expert) sums to its load
+/// @throws contract_violation (level 1) on a shape mismatch
 /// @complexity O(ranks x (experts + replicas)), no allocation
 [[nodiscard]] inline bool conserves(load_view load, placement const& where, const_token_schedule_view schedule) {
+  FAIRLEAD_EXPECTS(load.cols() == where.experts(), "the load needs one column an expert of the placement", load.cols(),
+                   where.experts());
+  FAIRLEAD_EXPECTS(schedule.rows() == load.rows() && schedule.cols() == where.replicas(),
+                   "the schedule needs one row a source rank and one column a replica", schedule.rows(),
+                   schedule.cols(), load.rows(), where.replicas());
   for (index_t rank = 0; rank < load.rows(); ++rank) {
     for (index_t e = 0; e < load.cols(); ++e) {
       auto const expert = static_cast<expert_id>(e);

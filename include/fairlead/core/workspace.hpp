@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 FAIRLEAD_NAMESPACE_BEGIN
 
@@ -45,8 +46,12 @@ class workspace {
   /// @complexity O(1), never allocates
   template <class Value>
   [[nodiscard]] std::span<Value> take(index_t count) {
+    static_assert(alignof(Value) <= buffer_alignment && std::is_trivially_destructible_v<Value>,
+                  "a workspace holds plain values only: it neither constructs nor destroys them");
     std::size_t const bytes = workspace_bytes<Value>(count);
-    FAIRLEAD_EXPECTS(count >= 0 && bytes <= size_ - used_,
+    // The division guards against a count whose size in bytes overflows.
+    FAIRLEAD_EXPECTS(count >= 0 && static_cast<std::size_t>(count) <= (size_ - used_) / sizeof(Value) &&
+                         bytes <= size_ - used_,
                      "the workspace is too small: reserve what workspace_bytes() of the component says", count, bytes,
                      size_ - used_);
     std::byte* const block = begin_ + used_;
