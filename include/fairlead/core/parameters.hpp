@@ -8,8 +8,9 @@
 #include <fairlead/core/philox.hpp>
 
 #include <array>
-#include <cmath>
+#include <cstdint>
 #include <span>
+#include <type_traits>
 
 FAIRLEAD_NAMESPACE_BEGIN
 
@@ -78,6 +79,7 @@ class parameter_layout {
 /// @param stream separates components and experts: give each logical expert its own, so that values do not depend on
 ///        the number of ranks or on the placement
 /// @param values[out] @shape{layout.size()}
+/// @throws contract_violation (level 1) if `values` has another size
 /// @complexity O(layout.size()), no allocation
 /// @determinism a value depends on (seed, stream, its position) only
 template <class Value>
@@ -86,10 +88,17 @@ void initialise(parameter_layout const& layout, std::uint64_t seed, std::uint64_
                    layout.size());
   for (parameter_block const& block : layout.blocks()) {
     for (index_t i = block.offset; i < block.offset + block.size(); ++i) {
-      values[static_cast<std::size_t>(i)] =
-          block.deviation == 0.0
-              ? Value{0}
-              : static_cast<Value>(block.deviation * philox::normal(seed, stream, static_cast<std::uint64_t>(i)));
+      Value& value = values[static_cast<std::size_t>(i)];
+      if (block.deviation == 0.0) {
+        value = Value{0};
+        continue;
+      }
+      double const exact = block.deviation * philox::normal(seed, stream, static_cast<std::uint64_t>(i));
+      if constexpr (std::is_floating_point_v<Value>) {
+        value = static_cast<Value>(exact);
+      } else {
+        value = static_cast<Value>(static_cast<float>(exact));  // storage types round from fp32
+      }
     }
   }
 }

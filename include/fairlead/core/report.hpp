@@ -22,7 +22,7 @@ struct [[nodiscard]] report {
   double value = 0.0;                              ///< objective reached
   double bound = 0.0;                              ///< certified bound on the objective; equals `value` when optimal
   /// @returns whether it ended well
-  [[nodiscard]] explicit operator bool() const noexcept { return status == fairlead::status::ok; }
+  [[nodiscard]] explicit constexpr operator bool() const noexcept { return status == fairlead::status::ok; }
 };
 
 FAIRLEAD_NAMESPACE_END
