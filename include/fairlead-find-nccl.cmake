@@ -5,7 +5,7 @@ if(NOT TARGET fairlead::nccl_library)
   find_library(FAIRLEAD_NCCL_LIBRARY NAMES nccl HINTS ${CUDAToolkit_LIBRARY_DIR} DOC "the NCCL library")
   mark_as_advanced(FAIRLEAD_NCCL_INCLUDE_DIR FAIRLEAD_NCCL_LIBRARY)
   if(FAIRLEAD_NCCL_INCLUDE_DIR AND FAIRLEAD_NCCL_LIBRARY)
-    add_library(fairlead::nccl_library UNKNOWN IMPORTED)
+    add_library(fairlead::nccl_library UNKNOWN IMPORTED GLOBAL)
     set_target_properties(
       fairlead::nccl_library PROPERTIES IMPORTED_LOCATION "${FAIRLEAD_NCCL_LIBRARY}"
                                         INTERFACE_INCLUDE_DIRECTORIES "${FAIRLEAD_NCCL_INCLUDE_DIR}")

@@ -3,18 +3,28 @@
 # called with --fix, writes this file.
 set(FAIRLEAD_HEADERS_comm
     fairlead/comm/alone.hpp
+    fairlead/comm/counted.hpp
     fairlead/comm/detail/host_memory_only.hpp
+    fairlead/comm/detail/inproc_operation.hpp
+    fairlead/comm/detail/inproc_state.hpp
     fairlead/comm/detail/nccl_state.cuh
+    fairlead/comm/detail/observed.hpp
     fairlead/comm/detail/reduce.hpp
+    fairlead/comm/inproc.hpp
     fairlead/comm/nccl.cuh
+    fairlead/comm/throttled.hpp
+    fairlead/comm/traced.hpp
     fairlead/comm/traffic.hpp)
 set(FAIRLEAD_HEADERS_concepts
+    fairlead/concepts/activation.hpp
     fairlead/concepts/balance_signal.hpp
     fairlead/concepts/capacity_policy.hpp
     fairlead/concepts/communicator.hpp
+    fairlead/concepts/dispatcher.hpp
     fairlead/concepts/execution_backend.hpp
     fairlead/concepts/expert.hpp
     fairlead/concepts/gemm.hpp
+    fairlead/concepts/parameter_store.hpp
     fairlead/concepts/planner.hpp
     fairlead/concepts/router.hpp
     fairlead/concepts/token_scheduler.hpp)
@@ -40,16 +50,20 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/token_schedule.hpp
     fairlead/core/workspace.hpp)
 set(FAIRLEAD_HEADERS_cuda
+    fairlead/cuda/counting.cuh
     fairlead/cuda/error.cuh
     fairlead/cuda/memory.cuh
+    fairlead/cuda/product.cuh
     fairlead/cuda/rows.cuh)
 set(FAIRLEAD_HEADERS_dispatch
+    fairlead/dispatch/admission.cuh
     fairlead/dispatch/admission.hpp
     fairlead/dispatch/capacity.hpp
     fairlead/dispatch/detail/count_copies.hpp
     fairlead/dispatch/detail/place_copies.hpp
     fairlead/dispatch/detail/plan_tables.hpp
     fairlead/dispatch/detail/row_kernels.hpp
+    fairlead/dispatch/exchange.cuh
     fairlead/dispatch/exchange.hpp
     fairlead/dispatch/overflow.hpp
     fairlead/dispatch/rows.cuh
@@ -59,21 +73,39 @@ set(FAIRLEAD_HEADERS_exec
     fairlead/exec/cuda_stream.cuh
     fairlead/exec/detail/gemm_tile.hpp
     fairlead/exec/gemm_blas.hpp
+    fairlead/exec/gemm_cublas.cuh
+    fairlead/exec/gemm_reference.cuh
     fairlead/exec/gemm_reference.hpp
     fairlead/exec/serial.hpp
     fairlead/exec/threads.hpp)
+set(FAIRLEAD_HEADERS_expert
+    fairlead/expert/activation.hpp
+    fairlead/expert/detail/fast_exp.hpp
+    fairlead/expert/detail/ffn_text.hpp
+    fairlead/expert/detail/row_blocks.hpp)
 set(FAIRLEAD_HEADERS_laws
     fairlead/laws/planner.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
+set(FAIRLEAD_HEADERS_layer
+    fairlead/layer/options.hpp
+    fairlead/layer/state.hpp
+    fairlead/layer/step_report.hpp)
 set(FAIRLEAD_HEADERS_place
     fairlead/place/contiguous.hpp)
 set(FAIRLEAD_HEADERS_root
     fairlead/version.hpp)
+set(FAIRLEAD_HEADERS_route
+    fairlead/route/expert_count.hpp
+    fairlead/route/noise.hpp
+    fairlead/route/score.hpp
+    fairlead/route/selection.hpp)
 set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/counts.hpp
     fairlead/schedule/equal_split.hpp
     fairlead/schedule/sole_replica.hpp)
+set(FAIRLEAD_HEADERS_shard
+    fairlead/shard/local_parameters.hpp)
 set(FAIRLEAD_HEADERS_workload
     fairlead/workload/adversarial_scores.hpp
     fairlead/workload/detail/trace.hpp
@@ -89,8 +121,12 @@ set(FAIRLEAD_HEADERS
     ${FAIRLEAD_HEADERS_cuda}
     ${FAIRLEAD_HEADERS_dispatch}
     ${FAIRLEAD_HEADERS_exec}
+    ${FAIRLEAD_HEADERS_expert}
     ${FAIRLEAD_HEADERS_laws}
+    ${FAIRLEAD_HEADERS_layer}
     ${FAIRLEAD_HEADERS_place}
     ${FAIRLEAD_HEADERS_root}
+    ${FAIRLEAD_HEADERS_route}
     ${FAIRLEAD_HEADERS_schedule}
+    ${FAIRLEAD_HEADERS_shard}
     ${FAIRLEAD_HEADERS_workload})
