@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+/// @file
+/// @brief Ctrl-C as a question that the training loop asks, so that all ranks stop after the same step.
+#include <csignal>
+
+namespace language_model {
+
+/// @brief Remembers that SIGINT or SIGTERM came. A second one ends the program at once.
+class interrupt {
+ public:
+  /// @brief Start to listen.
+  static void listen() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { came_ = 1; };
+    action.sa_flags = static_cast<int>(SA_RESTART | SA_RESETHAND);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
+  }
+  /// @returns whether a signal came to this process
+  static bool came() noexcept { return came_ != 0; }
+
+ private:
+  static inline std::sig_atomic_t volatile came_ = 0;
+};
+
+}  // namespace language_model
