@@ -32,9 +32,13 @@ export FAIRLEAD_BENCH_COMMIT=$commit
 [[ -z "$quick" ]] || export FAIRLEAD_BENCH_QUICK=1
 
 if ! cmake -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DFAIRLEAD_BUILD_BENCH=ON -DFAIRLEAD_BUILD_TESTS=OFF \
-  -DFAIRLEAD_BUILD_EXAMPLES=OFF -DFAIRLEAD_BUILD_DOCS=OFF >"$build.configure.log" 2>&1; then
+  -DFAIRLEAD_BUILD_EXAMPLES=OFF -DFAIRLEAD_BUILD_DOCS=OFF -DFAIRLEAD_ENABLE_CUDA=OFF >"$build.configure.log" 2>&1; then
   cat "$build.configure.log" >&2
   echo "configuring failed; the benches need CMake, a C++20 compiler and Google Benchmark (Debian: libbenchmark-dev)" >&2
+  exit 1
+fi
+if ! grep -q "^benchmark_DIR:PATH=/" "$build/CMakeCache.txt"; then
+  echo "Google Benchmark was not found (Debian: apt-get install libbenchmark-dev)" >&2
   exit 1
 fi
 cmake --build "$build" --target "${module:+fairlead_bench_}${module:-fairlead_benches}" --parallel "$(nproc)"
