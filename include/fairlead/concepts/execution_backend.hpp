@@ -55,6 +55,33 @@ concept host_backend = execution_backend<Backend> && std::same_as<typename Backe
 template <class Backend>
 concept device_backend = execution_backend<Backend> && !std::same_as<typename Backend::memory_space, host_space>;
 
+namespace detail {
+template <class Function>
+struct element_block {
+  static constexpr index_t elements = 4096;
+  Function f;
+  index_t n;
+  void operator()(index_t block) const {
+    index_t const end = n < (block + 1) * elements ? n : (block + 1) * elements;
+    for (index_t i = block * elements; i < end; ++i) { f(i); }
+  }
+};
+}  // namespace detail
+
+/// @brief Run a loop whose body is worth a few instructions only: hosts get blocks of indices, devices single ones.
+/// @param on backend
+/// @param n number of calls
+/// @param f trivially copyable function object, `FAIRLEAD_HD` for device backends
+template <execution_backend Backend, class Function>
+void for_each_element(Backend const& on, index_t n, Function f) {
+  if constexpr (host_backend<Backend>) {
+    using block = detail::element_block<Function>;
+    on.for_each((n + block::elements - 1) / block::elements, block{f, n});
+  } else {
+    on.for_each(n, f);
+  }
+}
+
 /// @brief Opt-in: work is queued in order on a stream, and calls return before it is done.
 template <class Backend>
 inline constexpr bool stream_ordered = false;

@@ -106,6 +106,40 @@ struct exchange {
            fairlead::workspace_bytes<std::int32_t>(copies / detail::place_block<int>::tokens_per_block + 2);
   }
 
+  /// @brief Make room for the worst step, so that later ones allocate nothing.
+  /// @param plan[out] a plan
+  /// @param wire[out] its wire
+  /// @param where the placement
+  /// @param rank this rank
+  /// @param tokens most tokens of this rank
+  /// @param fan_out copies a token
+  /// @param rows most rows of this rank's expert buffer, padding included
+  /// @param width most columns of a row
+  template <class Space, class Value>
+  void reserve(exchange_plan<Space>& plan, wire_buffers<Value, Space>& wire, placement const& where, index_t rank,
+               index_t tokens, index_t fan_out, index_t rows, index_t width) const {
+    index_t const copies = tokens * fan_out;
+    index_t const slots = where.slots(static_cast<rank_id>(rank));
+    index_t const tables = detail::plan_tables::size(where.experts(), where.replicas(), where.ranks() * slots);
+    index_t const outer = where.ranks() == 1 ? rows : copies;
+    plan.outer_offsets.resize(where.ranks() + 1);
+    plan.inner_offsets.resize(where.ranks() + 1);
+    plan.slot_offsets.resize(slots + 1);
+    plan.slot_counts.resize(slots);
+    plan.chosen.resize(copies);
+    plan.weights.resize(copies);
+    if constexpr (Overflow::renormalises) { plan.weight_sums.resize(tokens); }
+    plan.positions.resize(copies);
+    plan.copy_to_outer.resize(copies);
+    plan.outer_to_copy.resize(outer);
+    plan.buffer_to_inner.resize(rows);
+    plan.inner_to_buffer.resize(rows);
+    plan.count_row.resize(2 * where.experts() + 1);
+    plan.tables.resize(tables);
+    if constexpr (!std::is_same_v<Space, host_space>) { plan.device_tables.resize(tables); }
+    wire.reserve(where.ranks(), outer, rows, width);
+  }
+
   /// @brief Give every copy and every received row its place.
   /// @param on backend
   /// @param comm knows the rank; nothing is sent
