@@ -56,6 +56,9 @@ struct exchange_plan {
   /// What this rank tells the others: admitted copies per expert, raw copies per expert, valid tokens.
   /// @shape{2 x experts + 1}
   buffer<count_t, Space> count_row;
+  /// Copy of `count_row` in host memory, valid once the stage that fills it was waited for (empty where `Space` is host
+  /// memory).
+  buffer<count_t> host_count_row;
 
   /// Where the copies of each expert go, and how inner rows become buffer rows, as `dispatch/` builds it; host memory,
   /// and the same for kernels (empty where `Space` is host memory).

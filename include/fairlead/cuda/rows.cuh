@@ -101,7 +101,8 @@ __global__ void __launch_bounds__(row_block_threads)
       for (int j = 0; j < slots; ++j) {
         std::int32_t const row = __shfl_sync(all_lanes, mine, j);
         sum_t const weight = static_cast<sum_t>(__shfl_sync(all_lanes, my_weight, j));
-        if (row == no_row) { continue; }
+        // Without `own`, a copy that kept its own row contributes nothing, as on the host.
+        if (row == no_row || (row == own_row && own.data() == nullptr)) { continue; }
         auto const* const from = reinterpret_cast<pack_t const*>(row == own_row ? own.row(token) : rows.row(row));
 #pragma unroll
         for (int u = 0; u < unroll; ++u) {

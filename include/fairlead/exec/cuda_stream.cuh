@@ -51,7 +51,7 @@ class cuda_stream {
   /// @param n number of calls, >= 0, 64 bits
   /// @param f function object
   /// @throws cuda_error if the launch is refused
-  /// @complexity one launch of at most `concurrency()` threads that loop
+  /// @complexity one launch of at most `concurrency()` blocks of 256 threads that loop
   template <class Function>
   void for_each(index_t n, Function f) const {
     static_assert(std::is_trivially_copyable_v<Function>, "a kernel argument must be trivially copyable");
@@ -60,10 +60,9 @@ class cuda_stream {
                         stream_>>>(n, f);
     kernels::check_launch("for_each");
   }
-  /// @returns threads that can be resident at the same time: multiprocessors x 2048
-  [[nodiscard]] index_t concurrency() const noexcept {
-    return static_cast<index_t>(multiprocessors_) * blocks_each * block_threads;
-  }
+  /// @returns blocks that can be resident at the same time, multiprocessors x 8: components cut loops, and the scratch
+  /// memory of their parts, into at most that many
+  [[nodiscard]] index_t concurrency() const noexcept { return static_cast<index_t>(multiprocessors_) * blocks_each; }
   /// @brief Copy bytes inside device memory, in stream order.
   void copy(void* to, void const* from, std::size_t bytes) const {
     transfer(to, from, bytes, cudaMemcpyDeviceToDevice, "copying in device memory");
