@@ -15,22 +15,22 @@ FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
 /// Rows a task of a row loop covers: large enough to hide the hand-out, small enough to balance two threads.
-inline constexpr index_t row_block = 32;
+inline constexpr index_t rows_per_task = 32;
 
 template <class Body>
 struct block_task {
   Body body;
   index_t rows;
   void operator()(index_t block) const {
-    index_t const end = std::min(rows, (block + 1) * row_block);
-    for (index_t row = block * row_block; row < end; ++row) { body(row); }
+    index_t const end = std::min(rows, (block + 1) * rows_per_task);
+    for (index_t row = block * rows_per_task; row < end; ++row) { body(row); }
   }
 };
 
 /// Runs `body(row)` for each row, a block of rows a task.
 template <class Backend, class Body>
 void for_blocks(Backend const& on, index_t rows, Body body) {
-  on.for_each((rows + row_block - 1) / row_block, block_task<Body>{body, rows});
+  on.for_each((rows + rows_per_task - 1) / rows_per_task, block_task<Body>{body, rows});
 }
 
 template <class Value>
