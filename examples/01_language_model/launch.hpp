@@ -18,6 +18,31 @@
 namespace language_model {
 
 #if defined(FAIRLEAD_EXAMPLE_MPI)
+/// @brief Ranks as processes.
+class launcher {
+ public:
+  /// Takes main's arguments.
+  launcher(int argc, char** argv) : session_(&argc, &argv) {}
+  /// @returns whether this process prints
+  [[nodiscard]] bool root() const { return world_.rank() == 0; }
+  /// @returns the number of ranks: what mpirun was told
+  [[nodiscard]] index_t size(options const&) const { return world_.size(); }
+  /// @brief Call body(communicator).
+  /// @param body returns the same on all ranks
+  /// @returns what it returned
+  template <class Body>
+  auto run(options const&, Body const& body) {
+    return body(world_);
+  }
+  /// @brief Called after an error: the other processes would wait for this one.
+  void abandon() noexcept {
+    if (world_.size() > 1) { MPI_Abort(MPI_COMM_WORLD, 1); }
+  }
+
+ private:
+  fl::mpi::session session_;
+  fl::mpi::communicator world_;
+};
 #else
 /// @brief Ranks as threads.
 class launcher {

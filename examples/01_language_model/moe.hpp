@@ -30,7 +30,7 @@ class moe_part {
         state_(layer_.make_state(fl::serial{}, comm_,
                                  {.max_tokens = (chosen.batch + comm.size() - 1) / comm.size(), .seed = chosen.seed})),
         record_(layer_.make_record(state_)) {
-    for (auto const& array : layer_.parameters(state_)) { optimizers_.emplace_back(*array.layout); }
+    layer_.each_parameter(state_, [&](auto const& array) { optimizers_.emplace_back(*array.layout); });
   }
 
   /// @brief Run the layer.
@@ -47,14 +47,16 @@ class moe_part {
   void backward(fl::matrix_view<float const> grad_output, fl::matrix_view<float> grad_input) {
     layer_.backward(state_, record_, grad_output, grad_input);
   }
-  /// @brief Sum gradients over the ranks that share a parameter, then change the parameters.
+  /// @brief Sum gradients over the ranks that share a parameter, change the parameters, then the router's state.
   /// @param rate learning rate
   void update(double rate) {
     layer_.reduce_gradients(state_);
     std::size_t i = 0;
-    for (auto const& array : layer_.parameters(state_)) {
+    layer_.each_parameter(state_, [&](auto const& array) {
       optimizers_[i++].update(state_.on, *array.layout, array.values, array.gradients, rate);
-    }
+    });
+    layer_.zero_gradients(state_);
+    layer_.end_global_batch(state_);
   }
   /// @returns bytes of token rows and counts that left this rank so far
   [[nodiscard]] double exchanged_bytes() const {
