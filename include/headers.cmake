@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-# One list of headers per module. tests/structure/header_lists.py compares them with the folders and,
-# called with --fix, writes this file.
+# One list of headers per module. tests/structure/header_lists.py compares them, and the umbrella headers,
+# with the folders and, called with --fix, writes all three files.
+set(FAIRLEAD_HEADERS_balance
+    fairlead/balance/detail/row_loop.hpp
+    fairlead/balance/detail/row_terms.hpp
+    fairlead/balance/load_balance_loss.hpp
+    fairlead/balance/sign_bias.hpp
+    fairlead/balance/signals.hpp
+    fairlead/balance/z_loss.hpp)
 set(FAIRLEAD_HEADERS_comm
     fairlead/comm/alone.hpp
     fairlead/comm/counted.hpp
@@ -11,6 +18,7 @@ set(FAIRLEAD_HEADERS_comm
     fairlead/comm/detail/observed.hpp
     fairlead/comm/detail/reduce.hpp
     fairlead/comm/inproc.hpp
+    fairlead/comm/mpi.hpp
     fairlead/comm/nccl.cuh
     fairlead/comm/throttled.hpp
     fairlead/comm/traced.hpp
@@ -23,6 +31,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/dispatcher.hpp
     fairlead/concepts/execution_backend.hpp
     fairlead/concepts/expert.hpp
+    fairlead/concepts/gate.hpp
     fairlead/concepts/gemm.hpp
     fairlead/concepts/parameter_store.hpp
     fairlead/concepts/planner.hpp
@@ -80,23 +89,37 @@ set(FAIRLEAD_HEADERS_exec
     fairlead/exec/threads.hpp)
 set(FAIRLEAD_HEADERS_expert
     fairlead/expert/activation.hpp
+    fairlead/expert/dense_ffn.hpp
     fairlead/expert/detail/fast_exp.hpp
+    fairlead/expert/detail/ffn_rows.hpp
     fairlead/expert/detail/ffn_text.hpp
-    fairlead/expert/detail/row_blocks.hpp)
+    fairlead/expert/detail/row_blocks.hpp
+    fairlead/expert/gated_ffn.hpp)
 set(FAIRLEAD_HEADERS_laws
+    fairlead/laws/communicator.hpp
+    fairlead/laws/detail/communicator_examiner.hpp
     fairlead/laws/planner.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
 set(FAIRLEAD_HEADERS_layer
+    fairlead/layer/detail/stages.hpp
+    fairlead/layer/moe_layer.hpp
     fairlead/layer/options.hpp
     fairlead/layer/state.hpp
     fairlead/layer/step_report.hpp)
 set(FAIRLEAD_HEADERS_place
     fairlead/place/contiguous.hpp)
 set(FAIRLEAD_HEADERS_root
+    fairlead/cuda.cuh
+    fairlead/fairlead.hpp
     fairlead/version.hpp)
 set(FAIRLEAD_HEADERS_route
+    fairlead/route/detail/route_rows.hpp
+    fairlead/route/detail/select.hpp
+    fairlead/route/detail/select_lanes.hpp
+    fairlead/route/detail/weights.hpp
     fairlead/route/expert_count.hpp
+    fairlead/route/linear_gate.hpp
     fairlead/route/noise.hpp
     fairlead/route/score.hpp
     fairlead/route/selection.hpp)
@@ -115,6 +138,7 @@ set(FAIRLEAD_HEADERS_workload
     fairlead/workload/trace.hpp
     fairlead/workload/zipf.hpp)
 set(FAIRLEAD_HEADERS
+    ${FAIRLEAD_HEADERS_balance}
     ${FAIRLEAD_HEADERS_comm}
     ${FAIRLEAD_HEADERS_concepts}
     ${FAIRLEAD_HEADERS_core}

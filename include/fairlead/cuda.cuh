@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+/// @file
+/// @brief Everything for CUDA devices; NCCL and cuBLAS headers are included by name.
+#ifndef __CUDACC__
+#  error "fairlead/cuda.cuh needs nvcc: compile this file as CUDA, or include <fairlead/fairlead.hpp>"
+#endif
+#include <fairlead/fairlead.hpp>
+#include <fairlead/cuda/counting.cuh>
+#include <fairlead/cuda/error.cuh>
+#include <fairlead/cuda/memory.cuh>
+#include <fairlead/cuda/product.cuh>
+#include <fairlead/cuda/rows.cuh>
+#include <fairlead/dispatch/admission.cuh>
+#include <fairlead/dispatch/exchange.cuh>
+#include <fairlead/dispatch/rows.cuh>
+#include <fairlead/exec/cuda_stream.cuh>
+#include <fairlead/exec/gemm_reference.cuh>
