@@ -66,6 +66,18 @@ namespace numeric {
 #endif
 }
 
+/// @brief The product of two numbers, never fused with a sum that takes it (on device; on the host keep it in memory).
+/// @param a factor
+/// @param b factor
+/// @returns a * b
+[[nodiscard]] FAIRLEAD_HD inline float product(float a, float b) noexcept {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
 /// @brief e to the x, at most 2 ulp; subnormal results included, +inf above 88.73, NaN for NaN.
 /// @param x any float
 /// @returns exp(x)
