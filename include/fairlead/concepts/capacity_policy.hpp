@@ -33,7 +33,8 @@ inline constexpr index_t unlimited_places = std::numeric_limits<index_t>::max();
 /// The order of service and what happens to a copy that finds no place are policies of their own.
 template <class Policy>
 concept capacity_policy =
-    std::same_as<std::remove_cv_t<decltype(Policy::scope)>, capacity_scope> &&
+    // The address tells a static member from a field, whose value nobody knows at compile time.
+    requires { { &Policy::scope } -> std::same_as<capacity_scope const*>; } &&
     requires { typename std::integral_constant<capacity_scope, Policy::scope>; } &&
     requires(Policy const& policy, index_t size) {
       { policy.places(size, size, size, size) } -> std::same_as<index_t>;
