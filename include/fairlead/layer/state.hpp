@@ -50,22 +50,22 @@ struct layer_state {
   Comm comm;                                         ///< this rank's communicator
   layer_limits limits;                               ///< what it was made for
   placement where;                                   ///< which expert sits where
-  replicated_parameters<value_type, memory_space> gate;    ///< router projection
-  replicated_parameters<value_type, memory_space> shared;  ///< shared expert, empty if none
+  replicated_parameters<value_type, memory_space> gate{};    ///< router projection
+  replicated_parameters<value_type, memory_space> shared{};  ///< shared expert, empty if none
   store_type store;                                  ///< experts
-  typename detail::router_state_of<typename Layer::router_type>::type router;  ///< bias, duals, stage
+  typename detail::router_state_of<typename Layer::router_type>::type router{};  ///< bias, duals, stage
   signal_state_t<typename Layer::signal_type> signal;      ///< running counts of losses
   std::uint64_t step = 0;                            ///< number of training forward passes so far
-  std::vector<index_t> global_counts;                ///< routed copies per expert since the last global batch. @shape{experts}
+  std::vector<index_t> global_counts{};                ///< routed copies per expert since the last global batch. @shape{experts}
 
-  buffer<count_t, memory_space> gathered_raw;        ///< count rows as they were gathered
-  matrix<count_t> gathered;                          ///< count rows on the host. @shape{ranks x (2 experts + 1)}
-  matrix<count_t> kept;                              ///< load after capacity. @shape{ranks x experts}
-  matrix<count_t> schedule;                          ///< @shape{ranks x replicas}
-  std::vector<index_t> totals;                       ///< routed copies per expert of this step. @shape{experts}
-  std::vector<index_t> rank_copies;                  ///< scratch. @shape{ranks}
-  arena<memory_space> scratch;                       ///< workspace of kernels
-  arena<host_space> host_scratch;                    ///< workspace of planning
+  buffer<count_t, memory_space> gathered_raw{};        ///< count rows as they were gathered
+  matrix<count_t> gathered{};                          ///< count rows on the host. @shape{ranks x (2 experts + 1)}
+  matrix<count_t> kept{};                              ///< load after capacity. @shape{ranks x experts}
+  matrix<count_t> schedule{};                          ///< @shape{ranks x replicas}
+  std::vector<index_t> totals{};                       ///< routed copies per expert of this step. @shape{experts}
+  std::vector<index_t> rank_copies{};                  ///< scratch. @shape{ranks}
+  arena<memory_space> scratch{};                       ///< workspace of kernels
+  arena<host_space> host_scratch{};                    ///< workspace of planning
 };
 
 /// @brief What backward needs of one forward pass. Move-only; several may be live at the same time.

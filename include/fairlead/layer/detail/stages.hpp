@@ -83,8 +83,8 @@ template <class Layer, class Backend, class Comm>
   FAIRLEAD_EXPECTS(where.ranks() == ranks && where.experts() == experts, "the planner made a placement of other sizes", where.ranks(), where.experts(), ranks, experts);
   FAIRLEAD_EXPECTS(!where.has_lost_expert(), "the planner left an expert without a slot");
   auto store = layer.store.template make<value_type>(on, comm, where, layer.expert.parameter_layout(), limits.seed);
-  state_type state{.on = on, .comm = std::move(comm), .limits = limits, .where = std::move(where), .gate = {}, .shared = {},
-                   .store = std::move(store), .router = {}, .signal = layer.signal.make_state(experts)};
+  state_type state{.on = on, .comm = std::move(comm), .limits = limits, .where = std::move(where),
+                   .store = std::move(store), .signal = layer.signal.make_state(experts)};
   if constexpr (has_state<typename Layer::router_type>) { state.router = layer.router.make_state(); }
   make_replicated(on, layer.gate.parameter_layout(), limits.seed, gate_stream, state.gate);
   make_replicated(on, layer.shared.parameter_layout(), limits.seed, shared_stream, state.shared);
