@@ -154,7 +154,7 @@ struct group_factors_task {
     index_t valid = 0;
     index_t const end = std::min(routing.tokens(), (group + 1) * length);
     for (index_t token = group * length; token < end; ++token) {
-      if (!is_valid(*context, token)) { continue; }
+      if (!is_valid_token(*context, token)) { continue; }
       ++valid;
       for (index_t j = 0; j < routing.fan_out(); ++j) {
         expert_id const expert = routing.experts(token, j);

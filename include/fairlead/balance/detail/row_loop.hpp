@@ -17,7 +17,7 @@ inline constexpr index_t loss_block = 64;
 
 [[nodiscard]] constexpr index_t loss_blocks(index_t tokens) noexcept { return (tokens + loss_block - 1) / loss_block; }
 
-[[nodiscard]] inline bool is_valid(route_context const& context, index_t token) noexcept {
+[[nodiscard]] inline bool is_valid_token(route_context const& context, index_t token) noexcept {
   return context.token_mask.empty() || context.token_mask[static_cast<std::size_t>(token)] != 0;
 }
 [[nodiscard]] inline index_t allowed_experts(route_context const& context, index_t experts) noexcept {
@@ -45,7 +45,7 @@ struct loss_block_task {
     double sum = 0.0;
     index_t const end = std::min(tokens, (block + 1) * loss_block);
     for (index_t token = block * loss_block; token < end; ++token) {
-      if (is_valid(*context, token)) { sum += term(token, scratch + block * experts); }
+      if (is_valid_token(*context, token)) { sum += term(token, scratch + block * experts); }
     }
     sums[block] = sum;
   }
