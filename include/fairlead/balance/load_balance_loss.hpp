@@ -79,7 +79,7 @@ struct load_balance_loss {
   /// @brief Take in the loads of a micro-batch, before its `add_gradient`.
   /// @param global_counts copies per expert over all ranks, before capacity. @shape{experts}
   /// @param global_tokens valid tokens over all ranks
-  /// @param state[in,out] running counts
+  /// @param[in,out] state running counts
   /// @throws contract_violation (level 1) on a shape mismatch
   /// @complexity O(experts), no allocation
   void accumulate(std::span<index_t const> global_counts, index_t global_tokens, load_balance_state& state) const {
@@ -97,7 +97,7 @@ struct load_balance_loss {
   /// @param context masks
   /// @param state counts, with this micro-batch taken in
   /// @param scale factor of the gradient (not of the value)
-  /// @param grad_logits[in,out] gradient to add to. @shape{tokens x experts}
+  /// @param[in,out] grad_logits gradient to add to. @shape{tokens x experts}
   /// @param ws at least `workspace_bytes(tokens, experts)`
   /// @returns this rank's part of the loss, coefficient included
   /// @throws contract_violation (level 1) on a shape mismatch, or when `accumulate` was not called
@@ -111,7 +111,7 @@ struct load_balance_loss {
                                                                     grad_logits, ws);
   }
   /// @brief Forget the counts: a new global batch begins.
-  /// @param state[in,out] running counts
+  /// @param[in,out] state running counts
   /// @complexity O(experts)
   void end_global_batch(load_balance_state& state) const noexcept {
     std::fill(state.counts.begin(), state.counts.end(), index_t{0});

@@ -19,7 +19,7 @@ struct sign_bias {
 
   /// @brief Move the biases.
   /// @param counts copies per expert over the global batch. @shape{experts}
-  /// @param bias[in,out] selection bias. @shape{experts}
+  /// @param[in,out] bias selection bias. @shape{experts}
   /// @throws contract_violation (level 1) on a shape mismatch or a negative step
   /// @complexity O(experts), no allocation
   /// @determinism exact

@@ -27,7 +27,7 @@ struct signals {
   /// @brief Take in the loads of a micro-batch.
   /// @param global_counts copies per expert over all ranks, before capacity. @shape{experts}
   /// @param global_tokens valid tokens over all ranks
-  /// @param state[in,out] states of the parts
+  /// @param[in,out] state states of the parts
   void accumulate(std::span<index_t const> global_counts, index_t global_tokens, state_type& state) const {
     each(state, [&](auto const& part, auto& own) { part.accumulate(global_counts, global_tokens, own); });
   }
@@ -46,7 +46,7 @@ struct signals {
     return sum;
   }
   /// @brief A new global batch begins.
-  /// @param state[in,out] states of the parts
+  /// @param[in,out] state states of the parts
   void end_global_batch(state_type& state) const {
     each(state, [](auto const& part, auto& own) { part.end_global_batch(own); });
   }

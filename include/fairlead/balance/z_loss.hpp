@@ -29,7 +29,7 @@ struct z_loss {
   /// @brief Take in the number of tokens of a micro-batch, before its `add_gradient`.
   /// @param global_counts copies per expert over all ranks (without effect)
   /// @param global_tokens valid tokens over all ranks
-  /// @param state[in,out] state
+  /// @param[in,out] state state
   /// @complexity O(1)
   void accumulate([[maybe_unused]] std::span<index_t const> global_counts, index_t global_tokens,
                   state_type& state) const {
@@ -43,7 +43,7 @@ struct z_loss {
   /// @param context masks
   /// @param state with this micro-batch taken in
   /// @param scale factor of the gradient (not of the value)
-  /// @param grad_logits[in,out] gradient to add to. @shape{tokens x experts}
+  /// @param[in,out] grad_logits gradient to add to. @shape{tokens x experts}
   /// @param ws at least `workspace_bytes(tokens, experts)`
   /// @returns this rank's part of the loss, coefficient included
   /// @throws contract_violation (level 1) on a shape mismatch
@@ -57,7 +57,7 @@ struct z_loss {
                                                          ws);
   }
   /// @brief A new global batch begins.
-  /// @param state[in,out] state
+  /// @param[in,out] state state
   void end_global_batch(state_type& state) const noexcept { state.batch_tokens = 0; }
   /// @param tokens rows of a call, >= 0
   /// @param experts number of experts

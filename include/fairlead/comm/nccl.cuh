@@ -109,7 +109,7 @@ class communicator {
   /// @param on stream
   /// @param send pieces in rank order; device memory
   /// @param send_offsets in elements, host memory. @shape{ranks + 1}
-  /// @param receive[out] pieces in rank order; device memory
+  /// @param[out] receive pieces in rank order; device memory
   /// @param receive_offsets in elements, host memory. @shape{ranks + 1}
   /// @returns pending; no host synchronisation
   /// @complexity one NCCL group of up to 2 (ranks - 1) messages; the own piece is copied
@@ -147,7 +147,7 @@ class communicator {
   /// @brief Gather equal pieces of all ranks; see `has_all_gather`.
   /// @param on stream
   /// @param send this rank's piece
-  /// @param receive[out] @shape{ranks x send.size()}
+  /// @param[out] receive @shape{ranks x send.size()}
   /// @returns pending; no host synchronisation
   template <class Value, cuda_backend Backend>
     requires std::is_trivially_copyable_v<Value>
@@ -163,7 +163,7 @@ class communicator {
 
   /// @brief Reduce in place over all ranks; see `has_all_reduce`.
   /// @param on stream
-  /// @param values[in,out] values to reduce
+  /// @param[in,out] values values to reduce
   /// @param op how
   /// @returns pending; no host synchronisation
   template <detail::reducible Value, cuda_backend Backend>
@@ -180,7 +180,7 @@ class communicator {
   /// @brief Reduce and scatter equal pieces; see `has_reduce_scatter`.
   /// @param on stream
   /// @param send one piece a rank. @shape{ranks x receive.size()}
-  /// @param receive[out] the reduction of this rank's piece
+  /// @param[out] receive the reduction of this rank's piece
   /// @param op how
   /// @returns pending; no host synchronisation
   template <detail::reducible Value, cuda_backend Backend>
@@ -198,7 +198,7 @@ class communicator {
 
   /// @brief Give everybody the values of one rank; see `has_broadcast`.
   /// @param on stream
-  /// @param values[in,out] values
+  /// @param[in,out] values values
   /// @param root the rank that has them
   /// @returns pending; no host synchronisation
   template <class Value, cuda_backend Backend>
@@ -228,7 +228,7 @@ class communicator {
   }
   /// @brief Post the receipt of a message from a rank; it is queued when one of the posted operations is waited for.
   /// @param on stream
-  /// @param values[out] what arrives
+  /// @param[out] values what arrives
   /// @param from sender
   /// @returns pending; no host synchronisation
   template <class Value, cuda_backend Backend>

@@ -17,7 +17,7 @@ using load_view = matrix_view<count_t const>;
 
 /// @brief Sum a load over the source ranks.
 /// @param load @shape{ranks x experts}
-/// @param totals[out] copies an expert. @shape{experts}
+/// @param[out] totals copies an expert. @shape{experts}
 /// @throws contract_violation (level 1) on a shape mismatch
 /// @complexity O(ranks x experts), no allocation
 inline void sum_over_ranks(load_view load, std::span<index_t> totals) {

@@ -78,7 +78,7 @@ class parameter_layout {
 /// @param seed seed of the values
 /// @param stream separates components and experts: give each logical expert its own, so that values do not depend on
 ///        the number of ranks or on the placement
-/// @param values[out] @shape{layout.size()}
+/// @param[out] values @shape{layout.size()}
 /// @throws contract_violation (level 1) if `values` has another size
 /// @complexity O(layout.size()), no allocation
 /// @determinism a value depends on (seed, stream, its position) only

@@ -165,8 +165,8 @@ __global__ void __launch_bounds__(reduce_threads) count_set(std::uint8_t const* 
 /// @param order who is numbered first
 /// @param scratch @shape{most_tiles x experts}
 /// @param most_tiles parts that the scratch memory has room for, >= 1
-/// @param totals[out] copies an expert, twice. @shape{2 x experts}
-/// @param positions[out] place of each copy among those of its expert, or -1. @shape{copies}
+/// @param[out] totals copies an expert, twice. @shape{2 x experts}
+/// @param[out] positions place of each copy among those of its expert, or -1. @shape{copies}
 /// @complexity O(copies + tiles x experts) work
 /// @determinism integers; no result depends on timing
 inline void number_copies(cudaStream_t stream, expert_id const* chosen, index_t copies, index_t experts,

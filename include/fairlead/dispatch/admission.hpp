@@ -41,7 +41,7 @@ struct admission {
   /// @param routed what the router wrote. @shape{tokens x fan_out}
   /// @param context its context; masked tokens have no expert
   /// @param experts number of logical experts
-  /// @param plan[out] tokens, fan_out, experts, chosen, positions, count_row; `ranks` must be set
+  /// @param[out] plan tokens, fan_out, experts, chosen, positions, count_row; `ranks` must be set
   /// @param ws scratch of `workspace_bytes`
   /// @complexity O(copies + experts) for `token_order`; sorts cost what they say
   template <execution_backend Backend, class Space>
@@ -64,7 +64,7 @@ struct admission {
   /// @param gathered the count rows of all ranks, host memory. @shape{ranks x (2 experts + 1)}
   /// @param where the placement in force
   /// @param fan_out copies a token
-  /// @param kept[out] the load to be scheduled. @shape{ranks x experts}
+  /// @param[out] kept the load to be scheduled. @shape{ranks x experts}
   /// @complexity O(ranks x experts), no allocation
   /// @determinism integers; equal on every rank
   void limit(matrix_view<count_t const> gathered, placement const& where, index_t fan_out,

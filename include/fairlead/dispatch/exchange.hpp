@@ -107,8 +107,8 @@ struct exchange {
   }
 
   /// @brief Make room for the worst step, so that later ones allocate nothing.
-  /// @param plan[out] a plan
-  /// @param wire[out] its wire
+  /// @param[out] plan a plan
+  /// @param[out] wire its wire
   /// @param where the placement
   /// @param rank this rank
   /// @param tokens most tokens of this rank
@@ -146,7 +146,7 @@ struct exchange {
   /// @param routed the routing that `admit` saw
   /// @param where placement
   /// @param schedule who computes what. @shape{ranks x where.replicas()}
-  /// @param plan[in,out] what `admit` filled
+  /// @param[in,out] plan what `admit` filled
   /// @param ws scratch
   /// @complexity O(copies + rows + ranks x slots), allocates only when the plan outgrows its buffers
   template <execution_backend Backend, class Comm, class Space>
@@ -171,7 +171,7 @@ struct exchange {
   /// @param comm communicator with `has_all_to_all_v`
   /// @param plan the plan
   /// @param tokens @shape{plan.tokens x width}
-  /// @param wire[out] rows in flight; `tokens` may change after this call
+  /// @param[out] wire rows in flight; `tokens` may change after this call
   /// @returns what to hand to `finish_dispatch`
   /// @collective all ranks
   template <execution_backend Backend, class Comm, class Space, class Value>
@@ -192,7 +192,7 @@ struct exchange {
   /// @param pending what `start_dispatch` returned
   /// @param tokens @shape{plan.tokens x width}, read on one rank only
   /// @param wire rows in flight
-  /// @param rows[out] the expert buffer. @shape{plan.buffer_rows x width}
+  /// @param[out] rows the expert buffer. @shape{plan.buffer_rows x width}
   template <execution_backend Backend, class Pending, class Space, class Value>
   void finish_dispatch(Backend const& on, exchange_plan<Space> const& plan, Pending& pending,
                        matrix_view<Value const> tokens, wire_buffers<Value, Space>& wire, matrix_view<Value> rows) const {
@@ -209,7 +209,7 @@ struct exchange {
   /// @param comm communicator
   /// @param plan the plan
   /// @param rows what the experts computed. @shape{plan.buffer_rows x width}
-  /// @param wire[out] rows in flight
+  /// @param[out] wire rows in flight
   /// @returns what to hand to `finish_combine`
   /// @collective all ranks
   template <execution_backend Backend, class Comm, class Space, class Value>
@@ -228,7 +228,7 @@ struct exchange {
   /// @param rows the expert buffer, read on one rank only
   /// @param tokens the input, for overflow actions that return it. @shape{plan.tokens x width}
   /// @param wire rows in flight; the returned rows stay in it for `start_combine_backward`
-  /// @param out[out] overwritten. @shape{plan.tokens x width}
+  /// @param[out] out overwritten. @shape{plan.tokens x width}
   template <execution_backend Backend, class Pending, class Space, class Value>
   void finish_combine(Backend const& on, exchange_plan<Space> const& plan, Pending& pending,
                       matrix_view<Value const> rows, matrix_view<Value const> tokens, wire_buffers<Value, Space>& wire,
@@ -246,9 +246,9 @@ struct exchange {
   /// @param plan the plan
   /// @param grad_out @shape{plan.tokens x width}
   /// @param tokens the input
-  /// @param rows[in,out] the expert buffer of the forward pass: on one rank it becomes its own gradient
-  /// @param wire[in,out] the wire of the forward pass, which holds the returned rows
-  /// @param grad_weights[out] of the weights in the plan. @shape{plan.tokens x fan_out}
+  /// @param[in,out] rows the expert buffer of the forward pass: on one rank it becomes its own gradient
+  /// @param[in,out] wire the wire of the forward pass, which holds the returned rows
+  /// @param[out] grad_weights of the weights in the plan. @shape{plan.tokens x fan_out}
   /// @returns what to hand to `finish_combine_backward`
   /// @collective all ranks
   template <execution_backend Backend, class Comm, class Space, class Value>
@@ -269,7 +269,7 @@ struct exchange {
   /// @param plan the plan
   /// @param pending what `start_combine_backward` returned
   /// @param wire rows in flight
-  /// @param rows[out] gradient of the experts' outputs. @shape{plan.buffer_rows x width}
+  /// @param[out] rows gradient of the experts' outputs. @shape{plan.buffer_rows x width}
   template <execution_backend Backend, class Pending, class Space, class Value>
   void finish_combine_backward(Backend const& on, exchange_plan<Space> const& plan, Pending& pending,
                                wire_buffers<Value, Space>& wire, matrix_view<Value> rows) const {
@@ -283,7 +283,7 @@ struct exchange {
   /// @param comm communicator
   /// @param plan the plan
   /// @param grad_rows gradient of the expert buffer. @shape{plan.buffer_rows x width}
-  /// @param wire[out] rows in flight
+  /// @param[out] wire rows in flight
   /// @returns what to hand to `finish_dispatch_backward`
   /// @collective all ranks
   template <execution_backend Backend, class Comm, class Space, class Value>
@@ -301,7 +301,7 @@ struct exchange {
   /// @param grad_out gradient of the layer's output, for overflow actions that returned the token
   /// @param wire rows in flight
   /// @param grad_weights unused: complete since `start_combine_backward`
-  /// @param grad_tokens[out] overwritten. @shape{plan.tokens x width}
+  /// @param[out] grad_tokens overwritten. @shape{plan.tokens x width}
   template <execution_backend Backend, class Pending, class Space, class Value>
   void finish_dispatch_backward(Backend const& on, exchange_plan<Space> const& plan, Pending& pending,
                                 matrix_view<Value const> grad_rows, matrix_view<Value const> grad_out,

@@ -63,8 +63,8 @@ struct next_choice {
   /// @param fan_out choices a token
   /// @param places capacity per expert
   /// @param sequence copies in service order; order inside a choice is taken from it. @shape{tokens x fan_out}
-  /// @param chosen[in,out] expert of each copy, none where not served. @shape{tokens x fan_out}
-  /// @param counts[in,out] scratch, copies per expert; zero at the start. @shape{experts}
+  /// @param[in,out] chosen expert of each copy, none where not served. @shape{tokens x fan_out}
+  /// @param[in,out] counts scratch, copies per expert; zero at the start. @shape{experts}
   /// @returns copies that no expert could take: tokens x served - served ones, of valid tokens
   /// @complexity O(tokens x fan_out^2), no allocation
   index_t reassign(index_t fan_out, index_t places, std::span<std::int32_t const> sequence, std::span<expert_id> chosen,
@@ -105,8 +105,8 @@ struct reroute {
   /// @param fan_out choices a token
   /// @param places capacity per expert
   /// @param sequence copies in service order. @shape{tokens x fan_out}
-  /// @param chosen[in,out] expert of each copy, none where no room was left. @shape{tokens x fan_out}
-  /// @param counts[in,out] scratch, copies per expert; zero at the start. @shape{experts}
+  /// @param[in,out] chosen expert of each copy, none where no room was left. @shape{tokens x fan_out}
+  /// @param[in,out] counts scratch, copies per expert; zero at the start. @shape{experts}
   /// @returns copies that found no expert
   /// @complexity O(tokens x fan_out + overflow x experts x fan_out), no allocation
   index_t reassign(index_t fan_out, index_t places, std::span<std::int32_t const> sequence, std::span<expert_id> chosen,

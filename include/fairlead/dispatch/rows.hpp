@@ -25,7 +25,7 @@ struct gather_rows {
   /// @param on backend
   /// @param in source rows. @shape{any x width}
   /// @param index row (times divisor) for each row of out, or `no_row`. @shape{out.rows()}, memory of `on`
-  /// @param out[out] @shape{rows x width}
+  /// @param[out] out @shape{rows x width}
   /// @throws contract_violation (level 1) on a shape mismatch
   /// @complexity O(rows x width), no allocation; parallel over blocks of rows
   template <execution_backend Backend, class Value>
@@ -49,7 +49,7 @@ struct combine_rows {
   /// @param index rows of each token. @shape{tokens x fan_out}, memory of `on`
   /// @param weights @shape{tokens x fan_out}; an empty view stands for all ones
   /// @param own the tokens themselves, for `own_row`; if it is empty such copies contribute nothing. @shape{tokens x width}
-  /// @param out[out] overwritten. @shape{tokens x width}
+  /// @param[out] out overwritten. @shape{tokens x width}
   /// @throws contract_violation (level 1) on a shape mismatch
   /// @complexity O(tokens x fan_out x width), no allocation; parallel over blocks of tokens
   template <execution_backend Backend, class Value>
@@ -74,8 +74,8 @@ struct combine_rows_backward {
   /// @param index @shape{tokens x fan_out}
   /// @param weights @shape{tokens x fan_out}
   /// @param own as in `combine_rows`
-  /// @param rows[in,out] what `combine_rows` read; then its gradient. Rows without a copy are left alone.
-  /// @param grad_weights[out] @shape{tokens x fan_out}
+  /// @param[in,out] rows what `combine_rows` read; then its gradient. Rows without a copy are left alone.
+  /// @param[out] grad_weights @shape{tokens x fan_out}
   /// @throws contract_violation (level 1) on a shape mismatch
   /// @complexity O(tokens x fan_out x width), no allocation; parallel over blocks of tokens
   template <execution_backend Backend, class Value>
@@ -98,7 +98,7 @@ struct add_own_rows {
   /// @param grad_out @shape{tokens x width}
   /// @param index @shape{tokens x fan_out}
   /// @param weights @shape{tokens x fan_out}
-  /// @param out[in,out] @shape{tokens x width}
+  /// @param[in,out] out @shape{tokens x width}
   /// @complexity O(tokens x (fan_out + own rows x width)), no allocation
   template <execution_backend Backend, class Value>
   void operator()(Backend const& on, matrix_view<Value const> grad_out, matrix_view<std::int32_t const> index,

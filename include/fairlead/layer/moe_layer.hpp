@@ -104,8 +104,8 @@ struct moe_layer {
   /// @brief Compute the layer.
   /// @param state the state
   /// @param tokens must stay unchanged until `backward`. @shape{tokens x width}
-  /// @param output[out] overwritten. @shape{tokens x output_width}
-  /// @param record[out] for `backward`
+  /// @param[out] output overwritten. @shape{tokens x output_width}
+  /// @param[out] record for `backward`
   /// @param context phase, masks, seed and step
   /// @returns loads, drops and traffic of all ranks
   /// @collective all ranks
@@ -127,8 +127,8 @@ struct moe_layer {
   /// @brief Compute the layer in a training step: seed and step come from the state.
   /// @param state the state
   /// @param tokens @shape{tokens x width}
-  /// @param output[out] @shape{tokens x output_width}
-  /// @param record[out] for `backward`
+  /// @param[out] output @shape{tokens x output_width}
+  /// @param[out] record for `backward`
   /// @returns loads, drops and traffic of all ranks
   /// @collective all ranks
   template <class Backend, class Comm>
@@ -154,7 +154,7 @@ struct moe_layer {
   /// @param state the state
   /// @param record what `forward` filled; it is used up
   /// @param grad_output @shape{tokens x output_width}
-  /// @param grad_tokens[out] overwritten. @shape{tokens x width}
+  /// @param[out] grad_tokens overwritten. @shape{tokens x width}
   /// @param signal_scale weight of the auxiliary loss, for instance the loss scale
   /// @collective all ranks
   template <class Backend, class Comm>

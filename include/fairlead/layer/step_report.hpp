@@ -45,7 +45,7 @@ struct [[nodiscard]] step_report {
 /// @param where placement
 /// @param schedule @shape{ranks x where.replicas()}
 /// @param row_bytes bytes of one row in each direction, summed
-/// @param totals[out] routed copies per expert over all ranks, before capacity. @shape{experts}
+/// @param[out] totals routed copies per expert over all ranks, before capacity. @shape{experts}
 /// @param rank_copies scratch. @shape{ranks}
 /// @returns the summary; `status` and `growths` are left to the caller
 /// @complexity O(ranks x (experts + replicas)), no allocation

@@ -68,7 +68,7 @@ struct linear_gate {
   /// @param on backend
   /// @param parameters @shape{experts * width}
   /// @param tokens @shape{tokens x width}
-  /// @param logits[out] overwritten. @shape{tokens x experts}
+  /// @param[out] logits overwritten. @shape{tokens x experts}
   /// @throws contract_violation (level 1) on a shape mismatch
   /// @complexity O(tokens * experts * width), no allocation
   template <execution_backend Backend>
@@ -87,8 +87,8 @@ struct linear_gate {
   /// @param parameters @shape{experts * width}
   /// @param tokens @shape{tokens x width}
   /// @param grad_logits @shape{tokens x experts}
-  /// @param grad_parameters[in,out] added to. @shape{experts * width}
-  /// @param grad_tokens[in,out] added to. @shape{tokens x width}
+  /// @param[in,out] grad_parameters added to. @shape{experts * width}
+  /// @param[in,out] grad_tokens added to. @shape{tokens x width}
   /// @throws contract_violation (level 1) on a shape mismatch
   /// @complexity O(tokens * experts * width), no allocation
   template <execution_backend Backend>

@@ -18,7 +18,7 @@ struct equal_split {
   /// @brief Schedule the copies of all ranks.
   /// @param load copies per source and expert. @shape{ranks x experts}
   /// @param where the placement
-  /// @param out[out] copies per source and replica. @shape{ranks x where.replicas()}
+  /// @param[out] out copies per source and replica. @shape{ranks x where.replicas()}
   /// @param ws not used
   /// @returns `status::ok`, or `status::lost_expert` with `out` zero if an expert with load has no replica; `value` is
   ///          the largest number of copies that a rank receives
