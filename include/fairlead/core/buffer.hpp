@@ -58,10 +58,13 @@ class buffer {
   /// @param size number of (uninitialised) elements
   /// @throws std::bad_alloc, or what the memory space throws
   explicit buffer(index_t size) { resize(size); }
+  /// @param other becomes empty
   buffer(buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)),
         size_(std::exchange(other.size_, 0)),
         capacity_(std::exchange(other.capacity_, 0)) {}
+  /// @param other becomes empty
+  /// @returns this buffer
   buffer& operator=(buffer&& other) noexcept {
     if (this != &other) {
       release();
