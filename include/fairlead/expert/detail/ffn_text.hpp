@@ -16,8 +16,8 @@ namespace detail {
 
 /// Sizes of the pieces that the text works on; see docs/design/expert_bank.md for how they were chosen.
 struct ffn_tuning {
-  static constexpr index_t rows = 512;     ///< rows of a piece
-  static constexpr index_t columns = 512;  ///< hidden units that are computed, activated and consumed together
+  static constexpr index_t rows = 1024;     ///< rows of a piece
+  static constexpr index_t columns = 1024;  ///< hidden units that are computed, activated and consumed together
 };
 
 /// @brief Forward and backward of y = W2 f(W1 x + b1) + b2, and of its gated form.
