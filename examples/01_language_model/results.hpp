@@ -16,8 +16,8 @@ namespace language_model {
 
 /// @brief The result of one composition.
 struct outcome {
-  std::string name;                  ///< composition
-  std::vector<step_numbers> curve;   ///< every step
+  std::string name{};                ///< composition
+  std::vector<step_numbers> curve{}; ///< every step
   index_t batch = 0;                 ///< tokens of a step, all ranks
   double first_loss = 0.0;           ///< loss of the first step
   double validation_loss = 0.0;      ///< mean -log p over the validation text

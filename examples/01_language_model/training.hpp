@@ -3,6 +3,7 @@
 /// @file
 /// @brief Train and evaluate one composition, the same on every rank.
 #include "interrupt.hpp"
+#include "optimizer.hpp"
 #include "options.hpp"
 #include "progress.hpp"
 #include "results.hpp"
@@ -11,9 +12,10 @@
 
 #include <fairlead/comm/counted.hpp>
 #include <fairlead/concepts/communicator.hpp>
-#include <fairlead/core/buffer.hpp>
+#include <fairlead/core/matrix.hpp>
+#include <fairlead/core/parameters.hpp>
+#include <fairlead/core/routing.hpp>
 #include <fairlead/exec/serial.hpp>
-#include <fairlead/optim/adamw.hpp>
 
 #if defined(FAIRLEAD_EXAMPLE_BLAS)
 #  include <fairlead/exec/gemm_blas.hpp>
@@ -80,6 +82,12 @@ struct agreement {
   }
 };
 
+/// @brief What a layer says about one forward pass over all ranks.
+struct layer_numbers {
+  double imbalance = 1.0;  ///< most copies of an expert over the mean
+  double dropped = 0.0;    ///< share of the copies that found no room
+};
+
 /// @brief The rows of one rank, as the model reads them.
 struct batch {
   std::vector<std::int32_t> contexts;  ///< @shape{rows x context}
@@ -111,7 +119,6 @@ struct batch {
 /// @param chosen the options
 /// @param seconds most seconds of this training, 0 = no limit
 /// @param comm the ranks
-/// @param traffic filled by the communicators inside `comm` and `part`
 /// @returns the result; loads and losses are those of all ranks
 template <class Part, class Comm>
 outcome train(std::string const& name, Part& part, corpus const& text, options const& chosen, double seconds, Comm& comm) {
@@ -127,12 +134,12 @@ outcome train(std::string const& name, Part& part, corpus const& text, options c
   auto const layout = model.parameter_layout();
   fl::matrix<float> parameters(1, layout.size()), gradients(1, layout.size());
   fl::initialise(layout, chosen.seed, 0, parameters.span());  // the same values on every rank
-  optimizer dense(layout, chosen.rate);
+  optimizer dense(layout);
   auto kept = model.make_activations(mine.count);
   fl::matrix<float> output(mine.count, chosen.width), grad_output(mine.count, chosen.width),
       grad_input(mine.count, chosen.width);
   batch rows;
-  fl::counted gradient_traffic{comm};
+  fl::counted gradient_traffic(comm);
 
   outcome result{.name = name, .batch = chosen.batch};
   result.curve.reserve(static_cast<std::size_t>(std::min<index_t>(chosen.steps, 1'000'000)));
@@ -164,8 +171,8 @@ outcome train(std::string const& name, Part& part, corpus const& text, options c
     gradient_traffic.all_reduce(on, gradients.span(), fl::reduction::sum).wait();
 
     double const rate = learning_rate(chosen.rate, step, done);
-    dense.update(on, parameters.span(), gradients.span(), rate, step);
-    part.update(rate, step);
+    dense.update(on, layout, parameters.span(), gradients.span(), rate);
+    part.update(rate);
 
     // Time and signals differ from rank to rank; the sums do not, so all ranks leave the loop after the same step.
     result.interrupted = sums.stop > 0.0;
@@ -186,7 +193,7 @@ outcome train(std::string const& name, Part& part, corpus const& text, options c
     result.dropped += row->dropped / static_cast<double>(last);
   }
   double const steps = static_cast<double>(result.curve.size());
-  agreement bytes{.loss = part.exchanged_bytes(), .rows = bytes_out(gradient_traffic)};
+  agreement bytes{.loss = part.exchanged_bytes(), .rows = static_cast<double>(gradient_traffic.counters().total().bytes_out)};
   bytes.reduce(on, comm);
   result.exchanged_bytes = bytes.loss / result.tokens();
   result.gradient_bytes = bytes.rows / steps;
