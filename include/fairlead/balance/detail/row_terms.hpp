@@ -34,25 +34,64 @@ inline constexpr double smallest_score_sum = 1e-20;
 }
 [[nodiscard]] FAIRLEAD_HD inline double logistic(double x) noexcept { return 1.0 / (1.0 + std::exp(-x)); }
 
+/// Partial sums of a row: a fixed number of lanes keeps the order of additions, and so the bits, on every target,
+/// while compilers may hold the lanes in vector registers.
+inline constexpr index_t row_lanes = 16;
+
 /// Replace NaN and what the expert mask forbids by -inf; the maximum of the rest.
 template <class Value>
 FAIRLEAD_HD Value usable_logits(Value const* logits, std::uint8_t const* allowed, index_t experts, Value* usable) {
   constexpr Value never = -std::numeric_limits<Value>::infinity();
-  Value top = never;
+  Value tops[row_lanes];
+  for (index_t lane = 0; lane < row_lanes; ++lane) { tops[lane] = never; }
   if (allowed == nullptr) {
-    for (index_t e = 0; e < experts; ++e) {
-      Value const logit = logits[e] == logits[e] ? logits[e] : never;
-      usable[e] = logit;
-      top = logit > top ? logit : top;
-    }
+    for (index_t e = 0; e < experts; ++e) { usable[e] = logits[e] == logits[e] ? logits[e] : never; }
   } else {
     for (index_t e = 0; e < experts; ++e) {
-      Value const logit = allowed[e] != 0 && logits[e] == logits[e] ? logits[e] : never;
-      usable[e] = logit;
-      top = logit > top ? logit : top;
+      usable[e] = allowed[e] != 0 && logits[e] == logits[e] ? logits[e] : never;
     }
   }
+  index_t const whole = experts / row_lanes * row_lanes;
+  for (index_t first = 0; first < whole; first += row_lanes) {
+    for (index_t lane = 0; lane < row_lanes; ++lane) {
+      Value const logit = usable[first + lane];
+      tops[lane] = logit > tops[lane] ? logit : tops[lane];
+    }
+  }
+  Value top = never;
+  for (index_t lane = 0; lane < row_lanes; ++lane) { top = tops[lane] > top ? tops[lane] : top; }
+  for (index_t e = whole; e < experts; ++e) { top = usable[e] > top ? usable[e] : top; }
   return top;
+}
+
+/// A sum of scores, and the same sum weighted by factors.
+template <class Value>
+struct row_sums {
+  Value plain;
+  Value weighted;
+};
+template <class Value>
+FAIRLEAD_HD row_sums<Value> sum_row(Value const* scores, Value const* factors, index_t experts) {
+  Value plain[row_lanes];
+  Value weighted[row_lanes];
+  for (index_t lane = 0; lane < row_lanes; ++lane) { plain[lane] = weighted[lane] = Value{0}; }
+  index_t const whole = experts / row_lanes * row_lanes;
+  for (index_t first = 0; first < whole; first += row_lanes) {
+    for (index_t lane = 0; lane < row_lanes; ++lane) {
+      plain[lane] += scores[first + lane];
+      weighted[lane] += scores[first + lane] * factors[first + lane];
+    }
+  }
+  row_sums<Value> sums{Value{0}, Value{0}};
+  for (index_t lane = 0; lane < row_lanes; ++lane) {
+    sums.plain += plain[lane];
+    sums.weighted += weighted[lane];
+  }
+  for (index_t e = whole; e < experts; ++e) {
+    sums.plain += scores[e];
+    sums.weighted += scores[e] * factors[e];
+  }
+  return sums;
 }
 
 template <class Value>
@@ -67,12 +106,7 @@ FAIRLEAD_HD Value softmax_term(Value const* logits, std::uint8_t const* allowed,
   Value const top = usable_logits(logits, allowed, experts, scratch);
   if (!is_finite_top(top)) { return Value{0}; }
   for (index_t e = 0; e < experts; ++e) { scratch[e] = exponential(scratch[e] - top); }
-  Value sum{0};
-  Value weighted{0};
-  for (index_t e = 0; e < experts; ++e) {
-    sum += scratch[e];
-    weighted += factors[e] * scratch[e];
-  }
+  auto const [sum, weighted] = sum_row(scratch, factors, experts);
   Value const mean = weighted / sum;
   Value const step = scale / sum;
   for (index_t e = 0; e < experts; ++e) { grad[e] += step * scratch[e] * (factors[e] - mean); }
@@ -87,12 +121,8 @@ FAIRLEAD_HD Value sigmoid_term(Value const* logits, std::uint8_t const* allowed,
   if (!is_finite_top(top)) { return Value{0}; }
   constexpr Value never = -std::numeric_limits<Value>::infinity();
   for (index_t e = 0; e < experts; ++e) { scratch[e] = scratch[e] > never ? logistic(scratch[e]) : Value{0}; }
-  Value sum{static_cast<Value>(smallest_score_sum)};
-  Value weighted{0};
-  for (index_t e = 0; e < experts; ++e) {
-    sum += scratch[e];
-    weighted += factors[e] * scratch[e];
-  }
+  auto const [scores, weighted] = sum_row(scratch, factors, experts);
+  Value const sum = scores + static_cast<Value>(smallest_score_sum);
   Value const mean = weighted / sum;
   for (index_t e = 0; e < experts; ++e) {
     // The share first: scale / sum alone would overflow fp32 when all sigmoids vanish.
@@ -107,9 +137,9 @@ FAIRLEAD_HD Value log_sum_term(Value const* logits, std::uint8_t const* allowed,
                                Value* grad, Value* scratch) {
   Value const top = usable_logits(logits, allowed, experts, scratch);
   if (!is_finite_top(top)) { return Value{0}; }
-  Value sum{0};
   for (index_t e = 0; e < experts; ++e) { scratch[e] = exponential(scratch[e] - top); }
-  for (index_t e = 0; e < experts; ++e) { sum += scratch[e]; }
+  // The weighted sum beside it is not used, and compilers drop it.
+  Value const sum = sum_row(scratch, scratch, experts).plain;
   Value const log_sum = top + std::log(sum);
   Value const step = scale * Value{2} * log_sum / sum;
   for (index_t e = 0; e < experts; ++e) { grad[e] += step * scratch[e]; }
