@@ -30,7 +30,9 @@ class pending {
   pending() noexcept = default;
   /// @param state the communicator whose posted messages must be queued
   explicit pending(detail::communicator_state* state) noexcept : state_(state) {}
+  /// @brief Take over what `other` holds; it holds nothing afterwards.
   pending(pending&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  /// @brief Exchange with `other`.
   pending& operator=(pending&& other) noexcept {
     std::swap(state_, other.state_);
     return *this;

@@ -57,7 +57,9 @@ class cublas_owner {
  public:
   /// @throws cublas_error without a device
   cublas_owner() { kernels::check(cublasCreate(&handle_), "creating a cuBLAS handle"); }
+  /// @brief Take over what `other` holds; it holds nothing afterwards.
   cublas_owner(cublas_owner&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  /// @brief Exchange with `other`.
   cublas_owner& operator=(cublas_owner&& other) noexcept {
     std::swap(handle_, other.handle_);
     return *this;
