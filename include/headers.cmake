@@ -14,6 +14,7 @@ set(FAIRLEAD_HEADERS_comm
     fairlead/comm/detail/host_memory_only.hpp
     fairlead/comm/detail/inproc_operation.hpp
     fairlead/comm/detail/inproc_state.hpp
+    fairlead/comm/detail/mpi_state.hpp
     fairlead/comm/detail/nccl_state.cuh
     fairlead/comm/detail/observed.hpp
     fairlead/comm/detail/reduce.hpp
@@ -33,6 +34,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/expert.hpp
     fairlead/concepts/gate.hpp
     fairlead/concepts/gemm.hpp
+    fairlead/concepts/optimizer.hpp
     fairlead/concepts/parameter_store.hpp
     fairlead/concepts/planner.hpp
     fairlead/concepts/router.hpp
@@ -68,7 +70,9 @@ set(FAIRLEAD_HEADERS_dispatch
     fairlead/dispatch/admission.cuh
     fairlead/dispatch/admission.hpp
     fairlead/dispatch/capacity.hpp
+    fairlead/dispatch/deduplicated_exchange.hpp
     fairlead/dispatch/detail/count_copies.hpp
+    fairlead/dispatch/detail/deduplication.hpp
     fairlead/dispatch/detail/place_copies.hpp
     fairlead/dispatch/detail/plan_tables.hpp
     fairlead/dispatch/detail/row_kernels.hpp
@@ -96,8 +100,10 @@ set(FAIRLEAD_HEADERS_expert
     fairlead/expert/detail/row_blocks.hpp
     fairlead/expert/gated_ffn.hpp)
 set(FAIRLEAD_HEADERS_laws
+    fairlead/laws/balance_signal.hpp
     fairlead/laws/communicator.hpp
     fairlead/laws/detail/communicator_examiner.hpp
+    fairlead/laws/dispatcher.hpp
     fairlead/laws/planner.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
@@ -107,6 +113,12 @@ set(FAIRLEAD_HEADERS_layer
     fairlead/layer/options.hpp
     fairlead/layer/state.hpp
     fairlead/layer/step_report.hpp)
+set(FAIRLEAD_HEADERS_metrics
+    fairlead/metrics/load.hpp)
+set(FAIRLEAD_HEADERS_optim
+    fairlead/optim/adamw.hpp
+    fairlead/optim/detail/pieces.hpp
+    fairlead/optim/sgd.hpp)
 set(FAIRLEAD_HEADERS_place
     fairlead/place/contiguous.hpp)
 set(FAIRLEAD_HEADERS_root
@@ -114,6 +126,7 @@ set(FAIRLEAD_HEADERS_root
     fairlead/fairlead.hpp
     fairlead/version.hpp)
 set(FAIRLEAD_HEADERS_route
+    fairlead/route/biased_token_choice.hpp
     fairlead/route/detail/route_rows.hpp
     fairlead/route/detail/select.hpp
     fairlead/route/detail/select_lanes.hpp
@@ -122,7 +135,10 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/linear_gate.hpp
     fairlead/route/noise.hpp
     fairlead/route/score.hpp
-    fairlead/route/selection.hpp)
+    fairlead/route/selection.hpp
+    fairlead/route/switch_top_1.hpp
+    fairlead/route/token_choice.hpp
+    fairlead/route/top_k.hpp)
 set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/counts.hpp
     fairlead/schedule/equal_split.hpp
@@ -148,6 +164,8 @@ set(FAIRLEAD_HEADERS
     ${FAIRLEAD_HEADERS_expert}
     ${FAIRLEAD_HEADERS_laws}
     ${FAIRLEAD_HEADERS_layer}
+    ${FAIRLEAD_HEADERS_metrics}
+    ${FAIRLEAD_HEADERS_optim}
     ${FAIRLEAD_HEADERS_place}
     ${FAIRLEAD_HEADERS_root}
     ${FAIRLEAD_HEADERS_route}

@@ -22,6 +22,7 @@
 #include <fairlead/concepts/expert.hpp>
 #include <fairlead/concepts/gate.hpp>
 #include <fairlead/concepts/gemm.hpp>
+#include <fairlead/concepts/optimizer.hpp>
 #include <fairlead/concepts/parameter_store.hpp>
 #include <fairlead/concepts/planner.hpp>
 #include <fairlead/concepts/router.hpp>
@@ -48,6 +49,7 @@
 #include <fairlead/core/workspace.hpp>
 #include <fairlead/dispatch/admission.hpp>
 #include <fairlead/dispatch/capacity.hpp>
+#include <fairlead/dispatch/deduplicated_exchange.hpp>
 #include <fairlead/dispatch/exchange.hpp>
 #include <fairlead/dispatch/overflow.hpp>
 #include <fairlead/dispatch/rows.hpp>
@@ -61,12 +63,19 @@
 #include <fairlead/layer/options.hpp>
 #include <fairlead/layer/state.hpp>
 #include <fairlead/layer/step_report.hpp>
+#include <fairlead/metrics/load.hpp>
+#include <fairlead/optim/adamw.hpp>
+#include <fairlead/optim/sgd.hpp>
 #include <fairlead/place/contiguous.hpp>
+#include <fairlead/route/biased_token_choice.hpp>
 #include <fairlead/route/expert_count.hpp>
 #include <fairlead/route/linear_gate.hpp>
 #include <fairlead/route/noise.hpp>
 #include <fairlead/route/score.hpp>
 #include <fairlead/route/selection.hpp>
+#include <fairlead/route/switch_top_1.hpp>
+#include <fairlead/route/token_choice.hpp>
+#include <fairlead/route/top_k.hpp>
 #include <fairlead/schedule/equal_split.hpp>
 #include <fairlead/schedule/sole_replica.hpp>
 #include <fairlead/shard/local_parameters.hpp>
