@@ -54,7 +54,9 @@ class session {
 /// Ranks may wait in different orders. The destructor waits and drops errors.
 class operation {
  public:
+  /// @brief Take over what `other` holds; it holds nothing afterwards.
   operation(operation&&) noexcept = default;
+  /// @brief Take over what `other` holds.
   operation& operator=(operation&& other) noexcept {
     if (this != &other) {
       finish();

@@ -330,7 +330,7 @@ class inproc_state {
       end_pull();
       bool const last = slot.reduced.fetch_add(1) + 1 == full;
       stage = inproc_stage::reduced;
-      if (mine.kind == collective::all_reduce && last) { wake_all(); }
+      if (last && (mine.kind == collective::all_reduce || !sound)) { wake_all(); }  // unsound: others may all_reduce
     }
     if (mine.kind == collective::all_reduce) {
       if (slot.reduced.load(std::memory_order_acquire) < full || !begin_pull()) { return; }

@@ -82,7 +82,6 @@ struct mpi_operation {
   index_t total = 0;               // all_reduce: all elements
   index_t width = 1;
   int error = MPI_SUCCESS;
-  char const* failed_call = "";
   index_t expected = 0, arrived = 0;  // of the first short message
   std::vector<MPI_Request> requests;
   std::vector<index_t> lengths;  // of each request; -1 for those that receive no message of known length
@@ -186,7 +185,6 @@ class mpi_state {
       return index;
     }
     op.second_tag = next_tag();
-    ++second_phases_;
     op.values = values;
     op.total = count;
     index_t const first = part_begin(count, ranks_, rank_);
@@ -251,17 +249,11 @@ class mpi_state {
 
   void wait(std::size_t index) {
     mpi_operation& op = *operations_[index];
-    while (!op.complete) {
-      // Other operations of this rank may need it to add and to send sums: then it must not sleep inside MPI.
-      if (second_phases_ == (op.second_tag >= 0 ? 1 : 0)) {
-        finish(op, MPI_Waitall(static_cast<int>(op.requests.size()), op.requests.data(), op.statuses.data()),
-               "MPI_Waitall");
-      } else {
-        progress();
-      }
-    }
+    // Polling, and all operations: other ranks may wait for the sums of another one first. (MPI_Waitall of Open MPI 4.1
+    // also never returns from a truncated message.)
+    for (progress(); !op.complete; progress()) { std::this_thread::yield(); }
     op.open = false;
-    check_mpi(op.error, op.failed_call);
+    check_mpi(op.error, "MPI_Testall");
     FAIRLEAD_EXPECTS(op.expected == op.arrived, "what a rank sends must be as long as what the receiver expects (bytes)",
                      op.expected, op.arrived);
   }
@@ -334,12 +326,11 @@ class mpi_state {
       int done = 0;
       int const code =
           MPI_Testall(static_cast<int>(each->requests.size()), each->requests.data(), &done, each->statuses.data());
-      if (done != 0 || code != MPI_SUCCESS) { finish(*each, code, "MPI_Testall"); }
+      if (done != 0 || code != MPI_SUCCESS) { finish(*each, code); }
     }
-    std::this_thread::yield();
   }
   // The requests of `op` are done.
-  void finish(mpi_operation& op, int code, char const* call) {
+  void finish(mpi_operation& op, int code) {
     if (code == MPI_ERR_IN_STATUS) {
       for (std::size_t i = 0; i < op.statuses.size(); ++i) {
         int const one = op.statuses[i].MPI_ERROR;
@@ -348,7 +339,6 @@ class mpi_state {
     }
     if (code != MPI_SUCCESS && op.error == MPI_SUCCESS) {
       op.error = code;
-      op.failed_call = call;
     }
     for (std::size_t i = 0; code == MPI_SUCCESS && i < op.lengths.size(); ++i) {
       int arrived = 0;
@@ -361,7 +351,6 @@ class mpi_state {
     }
     clear_requests(op);
     int const tag = std::exchange(op.second_tag, -1);
-    if (tag >= 0) { --second_phases_; }
     if (op.error != MPI_SUCCESS || !op.adds) {
       op.complete = true;
       return;
@@ -427,6 +416,7 @@ class mpi_state {
     for (int done = 0; done == 0;) {
       progress();
       check_mpi(MPI_Test(&pending, &done, MPI_STATUS_IGNORE), "MPI_Test");
+      if (done == 0) { std::this_thread::yield(); }
     }
   }
 #endif
@@ -436,7 +426,6 @@ class mpi_state {
   index_t rank_ = 0;
   index_t ranks_ = 1;
   int tag_ = 0;
-  int second_phases_ = 0;  // operations in flight that will start a second exchange
   std::vector<std::unique_ptr<mpi_operation>> operations_;
   std::vector<index_t> offered_, wanted_, found_;
 };
