@@ -51,7 +51,7 @@ class cuda_stream {
   /// @param n number of calls, >= 0, 64 bits
   /// @param f function object
   /// @throws cuda_error if the launch is refused
-  /// @complexity one launch of at most `concurrency()` blocks of 256 threads that loop
+  /// @complexity one launch of at most 8 blocks of 256 threads a multiprocessor, which loop
   template <class Function>
   void for_each(index_t n, Function f) const {
     static_assert(std::is_trivially_copyable_v<Function>, "a kernel argument must be trivially copyable");
@@ -60,9 +60,8 @@ class cuda_stream {
                         stream_>>>(n, f);
     kernels::check_launch("for_each");
   }
-  /// @returns blocks that can be resident at the same time, multiprocessors x 8: components cut loops, and the scratch
-  /// memory of their parts, into at most that many
-  [[nodiscard]] index_t concurrency() const noexcept { return static_cast<index_t>(multiprocessors_) * blocks_each; }
+  /// @returns number of multiprocessors: components cut scratch memory into at most that many parts
+  [[nodiscard]] index_t concurrency() const noexcept { return multiprocessors_; }
   /// @brief Copy bytes inside device memory, in stream order.
   void copy(void* to, void const* from, std::size_t bytes) const {
     transfer(to, from, bytes, cudaMemcpyDeviceToDevice, "copying in device memory");
@@ -112,7 +111,9 @@ class cuda_stream_owner {
   cuda_stream_owner() {
     kernels::check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
   }
+  /// @brief Take over what `other` holds; it holds nothing afterwards.
   cuda_stream_owner(cuda_stream_owner&& other) noexcept : stream_(std::exchange(other.stream_, nullptr)) {}
+  /// @brief Exchange with `other`.
   cuda_stream_owner& operator=(cuda_stream_owner&& other) noexcept {
     std::swap(stream_, other.stream_);
     return *this;
