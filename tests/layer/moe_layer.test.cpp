@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/signals.hpp>
+#include <fairlead/balance/z_loss.hpp>
+
 #include "layer/support.hpp"
 
 #include "support/catch.hpp"
@@ -118,4 +122,23 @@ TEST_CASE("More tokens than the limits and wrong shapes are refused") {
     CHECK(layer.forward(state, std::as_const(four).view(), four.view(), record, evaluation).tokens == 4);
     CHECK_THROWS_AS(layer.backward(state, record, std::as_const(four).view(), four.view()), fl::contract_violation);
   });
+}
+
+TEST_CASE("Auxiliary losses reach gate and tokens like in the reference, whatever the number of ranks") {
+  for (index_t const ranks : {1, 2, 3, 8}) {
+    CAPTURE(ranks);
+    fl::moe_layer const layer{
+        .gate = fl::linear_gate<>{.width = 10, .experts = 6},
+        .router = fl::top_k{.experts = 6, .k = 2},
+        .signal = fl::all_of(fl::load_balance_loss<fl::softmax_share, fl::global_batch_scope>{.coefficient = 3.0},
+                             fl::z_loss{.coefficient = 0.5}),
+        .expert = fl::dense_ffn<float>{.width = 10, .hidden = 8}};
+    auto const in = layer_test::problem_of(layer, {.tokens = 37, .width = 10, .hidden = 8, .experts = 6, .fan_out = 2, .balance = 3.0, .z = 0.5});
+    auto without = in;
+    without.size.balance = 0.0;
+    without.size.z = 0.0;
+    auto const got = layer_test::run(fl::serial{}, layer, in, ranks);
+    CHECK(layer_test::distance(got, reference::solve(in)) < rounding);
+    CHECK(layer_test::distance(got, reference::solve(without)) > 100 * rounding);
+  }
 }

@@ -21,6 +21,8 @@ struct sizes {
   bool gated = false;          // SiLU-gated experts without bias; else GELU experts with bias
   bool own_row = false;        // dropped copies return weight * token
   bool shared = false;         // one more expert for all tokens
+  double balance = 0.0;        // coefficient of E / (k T^2) * sum n_e * sum_t p_te
+  double z = 0.0;              // coefficient of mean (logsumexp)^2
 };
 
 struct problem {
@@ -106,6 +108,18 @@ inline result solve(problem const& in) {
   r.grad_shared.assign(in.shared.size(), 0.0);
   for (auto const& e : in.experts) { r.grad_experts.emplace_back(e.size(), 0.0); }
   std::vector<index_t> used(E, 0);
+  std::vector<double> pull(E, 0.0);  // gradient of the balance loss with respect to a probability
+  for (std::size_t t = 0; t < T && s.balance != 0.0; ++t) {
+    std::vector<double> logit(E, 0.0);
+    for (std::size_t e = 0; e < E; ++e) {
+      for (std::size_t d = 0; d < D; ++d) { logit[e] += in.gate[e * D + d] * in.tokens[t * D + d]; }
+    }
+    for (std::size_t j = 0; j < K; ++j) {
+      auto const best = static_cast<std::size_t>(std::max_element(logit.begin(), logit.end()) - logit.begin());
+      pull[best] += s.balance * static_cast<double>(E) / static_cast<double>(K * T * T);
+      logit[best] = -std::numeric_limits<double>::infinity();
+    }
+  }
   for (std::size_t t = 0; t < T; ++t) {
     double const* const x = in.tokens.data() + t * D;
     double const* const grad_y = in.grad_out.data() + t * D;
@@ -150,6 +164,17 @@ inline result solve(problem const& in) {
       for (std::size_t d = 0; d < D; ++d) {
         r.grad_gate[order[j] * D + d] += g * x[d];
         r.grad_tokens[t * D + d] += g * in.gate[order[j] * D + d];
+      }
+    }
+    double all = 0.0, mean_pull = 0.0;
+    for (double const l : logit) { all += std::exp(l); }
+    for (std::size_t e = 0; e < E; ++e) { mean_pull += std::exp(logit[e]) / all * pull[e]; }
+    for (std::size_t e = 0; e < E; ++e) {
+      double const p = std::exp(logit[e]) / all;
+      double const g = p * (pull[e] - mean_pull) + s.z * 2.0 * std::log(all) * p / static_cast<double>(T);
+      for (std::size_t d = 0; d < D; ++d) {
+        r.grad_gate[e * D + d] += g * x[d];
+        r.grad_tokens[t * D + d] += g * in.gate[e * D + d];
       }
     }
     if (s.shared) {

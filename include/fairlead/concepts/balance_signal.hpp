@@ -23,8 +23,9 @@ using signal_state_t = decltype(std::declval<Signal const&>().make_state(index_t
 ///   `add_gradient`, never in evaluation or recomputation: the copies per expert over all ranks *before* capacity
 ///   @shape{experts} and the number of valid tokens over all ranks.
 /// - `signal.add_gradient(on, logits, routing, context, state, scale, grad_logits, ws)` adds
-///   scale * dLoss/dlogits @shape{tokens x experts} and returns the unscaled loss of this rank's tokens (0 for device
-///   backends that cannot tell without a synchronisation). `routing` is what the router wrote, before capacity.
+///   scale * dLoss/dlogits @shape{tokens x experts} and returns this rank's unscaled part of the loss (0 for device
+///   backends that cannot tell without a synchronisation). Parts add up over ranks to a mean over all valid tokens, so
+///   that sums of gradients need no further weight. `routing` is what the router wrote, before capacity.
 /// - `signal.end_global_batch(state)`: after the optimizer step.
 /// - `signal.workspace_bytes(tokens, experts)`.
 template <class Signal, class Backend>

@@ -150,12 +150,12 @@ struct moe_layer {
   ///
   /// Parameter gradients are added to those in the state, so that several micro-batches accumulate. They are sums over
   /// this rank's tokens of what `grad_output` says: a loss that is a mean divides by the tokens of all ranks. The
-  /// auxiliary loss is weighted by signal_scale times this rank's share of the valid tokens of all ranks.
+  /// auxiliary loss is this rank's part of a mean over the tokens of all ranks already.
   /// @param state the state
   /// @param record what `forward` filled; it is used up
   /// @param grad_output @shape{tokens x output_width}
   /// @param[out] grad_tokens overwritten. @shape{tokens x width}
-  /// @param signal_scale weight of the auxiliary loss, for instance the loss scale
+  /// @param signal_scale weight of the auxiliary loss: the loss scale, over the micro-batches of a global batch
   /// @collective all ranks
   template <class Backend, class Comm>
   void backward(state_type<Backend, Comm>& state, record_type<Backend, Comm>& record,

@@ -96,7 +96,7 @@ struct step_record {
   buffer<float, memory_space> grad_logits;             ///< @shape{tokens x experts}
   index_t valid_tokens = 0;                            ///< tokens of this rank that are not masked
   step_report report;                                  ///< what the forward pass said
-  double signal_loss = 0.0;                            ///< auxiliary loss of this rank's tokens, known after backward
+  double signal_loss = 0.0;                            ///< this rank's part of the auxiliary loss, known after backward
 };
 
 FAIRLEAD_NAMESPACE_END

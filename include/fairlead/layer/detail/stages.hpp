@@ -305,9 +305,8 @@ void route_backward(Layer const& layer, State& state, Record& record,
   } else {
     layer.router.backward(state.on, logits, record.context, routed, grad_weights, grad_logits, ws);
   }
-  double const share = record.report.tokens > 0 ? static_cast<double>(record.valid_tokens) / static_cast<double>(record.report.tokens) : 0.0;
   record.signal_loss = layer.signal.add_gradient(state.on, logits, routed, record.context, std::as_const(state.signal),
-                                                 signal_scale * share, grad_logits, ws);
+                                                 signal_scale, grad_logits, ws);
   layer.gate.backward(state.on, std::as_const(state.gate.values).span(), record.tokens, matrix_view<float const>(grad_logits),
                       state.gate.gradients.span(), grad_tokens, ws);
   if constexpr (Layer::has_shared) {
