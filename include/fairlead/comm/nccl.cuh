@@ -66,7 +66,7 @@ static_assert(pending_operation<pending>);
   return id;
 }
 
-/// @brief The ranks of an NCCL communicator. Move-only; owns it.
+/// @brief The ranks of an NCCL communicator; a handle, whose last copy destroys it.
 ///
 /// Every collective queues on the stream of `on`, which must belong to the device that was current when the
 /// communicator was made. Sums of floating point numbers are the same bits on every rank, but NCCL chooses their order.
@@ -80,7 +80,7 @@ class communicator {
   /// @param size number of ranks
   /// @throws nccl_error, cuda_error
   /// @collective all ranks, each with its own current device
-  communicator(ncclUniqueId const& id, int rank, int size) : state_(std::make_unique<detail::communicator_state>()) {
+  communicator(ncclUniqueId const& id, int rank, int size) : state_(std::make_shared<detail::communicator_state>()) {
     FAIRLEAD_EXPECTS(rank >= 0 && rank < size, "a rank lies in [0, size)", rank, size);
     detail::check(ncclCommInitRank(&state_->native, size, id, rank), nullptr, "joining a communicator");
     state_->finish();
@@ -88,7 +88,7 @@ class communicator {
   /// @brief Take over an existing communicator.
   /// @param native a communicator of the current device; destroyed with this object
   /// @throws nccl_error, cuda_error
-  explicit communicator(ncclComm_t native) : state_(std::make_unique<detail::communicator_state>()) {
+  explicit communicator(ncclComm_t native) : state_(std::make_shared<detail::communicator_state>()) {
     state_->native = native;
     state_->finish();
   }
@@ -242,7 +242,7 @@ class communicator {
   }
 
  private:
-  std::unique_ptr<detail::communicator_state> state_;
+  std::shared_ptr<detail::communicator_state> state_;
 };
 static_assert(fairlead::communicator<communicator>);
 

@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(row_block_threads)
   for (index_t item = warp_number(); item < out.rows() * segments; item += warp_count()) {
     index_t const row = item / segments;
     index_t const first = (item - row * segments) * warp_threads * unroll + lane;
-    std::int32_t const source = index[row];
+    std::int32_t const source = __shfl_sync(all_lanes, lane == 0 ? index[row] : no_row, 0);
     auto const* const from = reinterpret_cast<pack_t const*>(in.row(source >= 0 ? source / divisor : 0));
     auto* const to = reinterpret_cast<pack_t*>(out.row(row));
     pack_t held[unroll] = {};
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(row_block_threads)
   for (index_t item = warp_number(); item < index.rows() * index.cols(); item += warp_count()) {
     index_t const token = item / index.cols();
     index_t const slot = item - token * index.cols();
-    std::int32_t const row = index(token, slot);
+    std::int32_t const row = __shfl_sync(all_lanes, lane == 0 ? index(token, slot) : no_row, 0);
     sum_t dot{0};
     if (row != no_row) {
       auto const weight = static_cast<sum_t>(weights(token, slot));

@@ -13,6 +13,15 @@
 
 FAIRLEAD_NAMESPACE_BEGIN
 
+namespace detail {
+template <class Value>
+struct add_block {  // not nested: a kernel takes no type with private access
+  Value* to;
+  Value const* from;
+  FAIRLEAD_HD void operator()(index_t i) const { to[i] += from[i]; }
+};
+}  // namespace detail
+
 /// @brief Own whole experts, one contiguous block a local slot.
 ///
 /// Gradients of an expert with several replicas are summed on the rank of its first replica, in replica order, and
@@ -99,7 +108,7 @@ class local_parameter_store {
     comm.all_to_all_v(on, static_cast<Value const*>(helper_.data()), std::span<index_t const>(helper_offsets_),
                       owner_.data(), std::span<index_t const>(owner_offsets_)).wait();
     for (index_t const i : owner_order_) {
-      for_each_element(on, size_, add{block(owner_slots_[static_cast<std::size_t>(i)]), staged(owner_, i)});
+      for_each_element(on, size_, detail::add_block<Value>{block(owner_slots_[static_cast<std::size_t>(i)]), staged(owner_, i)});
     }
     for (std::size_t i = 0; i < owner_slots_.size(); ++i) {
       on.copy(staged(owner_, static_cast<index_t>(i)), block(owner_slots_[i]), bytes(1));
@@ -112,11 +121,6 @@ class local_parameter_store {
   }
 
  private:
-  struct add {
-    Value* to;
-    Value const* from;
-    FAIRLEAD_HD void operator()(index_t i) const { to[i] += from[i]; }
-  };
   [[nodiscard]] std::size_t bytes(index_t blocks) const {
     return static_cast<std::size_t>(blocks * size_) * sizeof(Value);
   }
