@@ -63,12 +63,15 @@ set(FAIRLEAD_HEADERS_core
 set(FAIRLEAD_HEADERS_cuda
     fairlead/cuda/counting.cuh
     fairlead/cuda/error.cuh
+    fairlead/cuda/ffn.cuh
     fairlead/cuda/memory.cuh
     fairlead/cuda/product.cuh
-    fairlead/cuda/rows.cuh)
+    fairlead/cuda/rows.cuh
+    fairlead/cuda/warp_top_k.cuh)
 set(FAIRLEAD_HEADERS_dispatch
     fairlead/dispatch/admission.cuh
     fairlead/dispatch/admission.hpp
+    fairlead/dispatch/block_map.hpp
     fairlead/dispatch/capacity.hpp
     fairlead/dispatch/deduplicated_exchange.hpp
     fairlead/dispatch/detail/count_copies.hpp
@@ -93,11 +96,14 @@ set(FAIRLEAD_HEADERS_exec
     fairlead/exec/threads.hpp)
 set(FAIRLEAD_HEADERS_expert
     fairlead/expert/activation.hpp
+    fairlead/expert/dense_ffn.cuh
     fairlead/expert/dense_ffn.hpp
     fairlead/expert/detail/fast_exp.hpp
+    fairlead/expert/detail/ffn_device.cuh
     fairlead/expert/detail/ffn_rows.hpp
     fairlead/expert/detail/ffn_text.hpp
     fairlead/expert/detail/row_blocks.hpp
+    fairlead/expert/gated_ffn.cuh
     fairlead/expert/gated_ffn.hpp)
 set(FAIRLEAD_HEADERS_laws
     fairlead/laws/balance_signal.hpp
@@ -126,8 +132,10 @@ set(FAIRLEAD_HEADERS_root
     fairlead/fairlead.hpp
     fairlead/version.hpp)
 set(FAIRLEAD_HEADERS_route
+    fairlead/route/biased_token_choice.cuh
     fairlead/route/biased_token_choice.hpp
     fairlead/route/detail/route_rows.hpp
+    fairlead/route/detail/route_warp.cuh
     fairlead/route/detail/select.hpp
     fairlead/route/detail/select_lanes.hpp
     fairlead/route/detail/weights.hpp
@@ -137,7 +145,9 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/score.hpp
     fairlead/route/selection.hpp
     fairlead/route/switch_top_1.hpp
+    fairlead/route/token_choice.cuh
     fairlead/route/token_choice.hpp
+    fairlead/route/top_k.cuh
     fairlead/route/top_k.hpp)
 set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/counts.hpp

@@ -48,6 +48,7 @@
 #include <fairlead/core/token_schedule.hpp>
 #include <fairlead/core/workspace.hpp>
 #include <fairlead/dispatch/admission.hpp>
+#include <fairlead/dispatch/block_map.hpp>
 #include <fairlead/dispatch/capacity.hpp>
 #include <fairlead/dispatch/deduplicated_exchange.hpp>
 #include <fairlead/dispatch/exchange.hpp>
