@@ -115,7 +115,7 @@ struct implementation<adamw, Backend> {
       Value const square = f.second * v[i] + f.second_new * g[i] * g[i];
       m[i] = mean;
       v[i] = square;
-      p[i] = f.keep * p[i] - f.rate * mean / (std::sqrt(square) * f.size + f.epsilon);
+      p[i] = f.keep * p[i] - f.rate * mean / (detail::square_root(square) * f.size + f.epsilon);
     }
   }
 };
