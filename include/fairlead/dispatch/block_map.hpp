@@ -17,7 +17,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// `block`. Blocks after the last one get -1.
 /// @param groups groups whose offsets are multiples of `block`
 /// @param block rows a block, > 0
-/// @param slots[out] local slot of each block, -1 in the tail. @shape{at least groups.rows() / block}
+/// @param[out] slots local slot of each block, -1 in the tail. @shape{at least groups.rows() / block}
 /// @returns number of blocks in use
 /// @throws contract_violation (level 1) if `slots` is too short or (level 2) offsets are not aligned
 /// @complexity O(groups + blocks), no allocation
