@@ -9,10 +9,12 @@ set -euo pipefail
 launcher=()
 program=language_model
 if [ "${1:-}" = --mpi ]; then
-  # After Ctrl-C mpiexec allows its processes a second by default: too short for the last validation.
-  launcher=(mpiexec --allow-run-as-root --oversubscribe --mca odls_base_sigkill_timeout 60 -n "${2:?--mpi needs a number}")
+  # After Ctrl-C Open MPI waits this long, asks its processes to end, and waits as long again before it kills them;
+  # the last validation does not fit into the second that is its default.
+  launcher=(mpiexec --allow-run-as-root --oversubscribe --mca odls_base_sigkill_timeout 5 -n "${2:?--mpi needs a number}")
   program=language_model_mpi
   shift 2
+  [ -t 1 ] || set -- --plain "$@" # mpiexec shows its processes a terminal whatever its own output is
 fi
 folder=$root/build/examples
 out=$folder/language_model_out
@@ -44,10 +46,13 @@ if [ "$given_text" = no ]; then
 fi
 
 say "training"
-trap : INT # Ctrl-C is for the program: it ends with what it has, and the plot is still drawn
+rm -f "$out/summary.csv" "$out/curves.csv" "$out/curves.png"
+interrupted=no
+trap 'interrupted=yes' INT # Ctrl-C is for the program: it ends with what it has, and the plot is still drawn
 code=0
 "${launcher[@]}" "$folder/examples/$program" --out "$out" "${arguments[@]}" || code=$?
 trap - INT
+[ "$interrupted" = no ] || [ "$code" = 0 ] || [ ! -s "$out/summary.csv" ] || code=130 # mpiexec has a code of its own
 case " ${arguments[*]} " in *" --help "*) exit "$code" ;; esac
 [ "$code" = 0 ] || [ "$code" = 130 ] || exit "$code"
 

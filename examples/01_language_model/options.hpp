@@ -29,17 +29,18 @@ struct options {
   std::string out = "language_model_out"; ///< folder of the results
   std::vector<std::string> compositions;  ///< which to train; empty = all
   index_t ranks = 4;                      ///< in-process ranks (under mpirun: what mpirun says)
-  index_t steps = 480;                    ///< training steps of each composition
+  index_t steps = 1500;                   ///< training steps of each composition
   double seconds = 165.0;                 ///< most seconds of training, all compositions together; 0 = no limit
   std::uint64_t seed = 1;                 ///< seed of parameters and noise
-  index_t batch = 2048;                   ///< tokens of a step, all ranks together
+  index_t batch = 1024;                   ///< tokens of a step, all ranks together
   index_t vocabulary = 2048;              ///< words
   index_t context = 8;                    ///< previous words that the model sees
   index_t embedding = 64;                 ///< width of a word
   index_t width = 128;                    ///< width of the hidden state
   index_t experts = 8;                    ///< experts, all ranks together
   index_t hidden = 256;                   ///< hidden width of an expert
-  double rate = 2e-3;                     ///< highest learning rate
+  double rate = 5e-3;                     ///< highest learning rate
+  bool plain = false;                     ///< progress as lines even on a terminal
   bool quick = false;                     ///< a tiny model and text; fails if it does not learn
   bool help = false;                      ///< print the usage and end
 };
@@ -51,13 +52,14 @@ inline constexpr std::string_view usage =
   --out DIR            where curves.csv and summary.csv go (language_model_out)
   --compositions LIST  some of switch,deepseek,mixtral (all)
   --ranks N            ranks inside this process (4); under mpirun the launcher decides
-  --steps N            training steps of each composition (480)
+  --steps N            training steps of each composition (1500)
   --seconds S          most seconds of training in all, 0 = no limit (165)
   --seed N             seed of the initial parameters (1)
-  --batch N            tokens of one step, all ranks together (2048)
+  --batch N            tokens of one step, all ranks together (1024)
   --vocabulary N       most frequent words that get a number (2048)
   --experts N          experts of the MoE layer (8)
-  --rate X             highest learning rate (0.002)
+  --rate X             highest learning rate (0.005)
+  --plain              progress as lines even on a terminal
   --quick              tiny model on a generated text; exit code 1 if the loss does not fall
   --help               this text
 exit codes: 0 done, 1 failed, 2 wrong option or text, 130 interrupted (results so far are written)
@@ -102,6 +104,8 @@ inline options parse(std::vector<std::string_view> const& arguments) {
       return parsed;
     };
     if (name == "--quick") {
+    } else if (name == "--plain") {
+      made.plain = true;
     } else if (name == "--help" || name == "-h") {
       made.help = true;
     } else if (name == "--text") {

@@ -31,8 +31,9 @@ class progress {
   /// @param steps steps in all
   /// @param batch tokens of a step
   /// @param on whether to print at all
-  progress(std::string name, index_t steps, index_t batch, bool on)
-      : name_(std::move(name)), steps_(steps), batch_(batch), on_(on), terminal_(isatty(STDOUT_FILENO) != 0) {}
+  /// @param plain lines even on a terminal
+  progress(std::string name, index_t steps, index_t batch, bool on, bool plain)
+      : name_(std::move(name)), steps_(steps), batch_(batch), on_(on), terminal_(!plain && isatty(STDOUT_FILENO) != 0) {}
 
   /// @brief Show a step. The loss shown is a running mean.
   /// @param now the step's numbers

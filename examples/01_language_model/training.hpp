@@ -143,7 +143,7 @@ outcome train(std::string const& name, Part& part, corpus const& text, options c
 
   outcome result{.name = name, .batch = chosen.batch};
   result.curve.reserve(static_cast<std::size_t>(std::min<index_t>(chosen.steps, 1'000'000)));
-  progress line(name, chosen.steps, chosen.batch, rank == 0);
+  progress line(name, chosen.steps, chosen.batch, rank == 0, chosen.plain);
   sampler const order(static_cast<index_t>(text.train.size()) - chosen.context);
   auto const start = clock::now();
   double done = 0.0;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Ctrl-C ends the example cleanly: table, CSV files, exit code 130.
-# usage: interrupt.sh PROGRAM OUT [first line of another command, e.g. mpiexec -n 2]
+# usage: interrupt.sh PROGRAM OUT [LAUNCHER...]    for instance: interrupt.sh language_model_mpi out mpiexec -n 2
 set -u
 program=$1 out=$2
 shift 2
@@ -9,7 +9,7 @@ fail() { echo "FAILED: $*"; exit 1; }
 
 rm -rf "$out"
 # All compositions are asked for; the first one would take days, so the signal always meets it.
-coproc training { exec "$@" "$program" --quick --steps 1000000000 --seconds 0 --out "$out" 2>&1; }
+coproc training { exec "$@" "$program" --quick --plain --steps 1000000000 --seconds 0 --out "$out" 2>&1; }
 pid=$training_PID
 printed=""
 signalled=no
