@@ -63,7 +63,11 @@ inline void weighted_sum(Value const* const* rows, row_sum_t<Value> const* weigh
     row[j] = rows[j];
     weight[j] = weights[j];
   }
-#pragma GCC ivdep
+#if defined(__clang__)
+#  pragma clang loop vectorize(assume_safety)
+#else
+#  pragma GCC ivdep
+#endif
   for (index_t i = 0; i < width; ++i) {
     sum_t sum = weight[0] * static_cast<sum_t>(row[0][i]);
     for (std::size_t j = 1; j < Count; ++j) { sum += weight[j] * static_cast<sum_t>(row[j][i]); }
@@ -182,7 +186,11 @@ struct combine_backward_body {
         Value* const row = rows.row(at);
         dot = static_cast<float>(ordered_dot<Value>(grad, row, width));
         auto const weight = static_cast<sum_t>(weights(token, j));
-#pragma GCC ivdep
+#if defined(__clang__)
+#  pragma clang loop vectorize(assume_safety)
+#else
+#  pragma GCC ivdep
+#endif
         for (index_t i = 0; i < width; ++i) { row[i] = static_cast<Value>(weight * static_cast<sum_t>(grad[i])); }
       } else if (at == own_row) {
         dot = static_cast<float>(ordered_dot<Value>(grad, own.row(token), width));
