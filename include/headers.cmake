@@ -109,8 +109,13 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/balance_signal.hpp
     fairlead/laws/communicator.hpp
     fairlead/laws/detail/communicator_examiner.hpp
+    fairlead/laws/detail/expert_examiner.hpp
+    fairlead/laws/detail/router_examiner.hpp
     fairlead/laws/dispatcher.hpp
+    fairlead/laws/execution_backend.hpp
+    fairlead/laws/expert.hpp
     fairlead/laws/planner.hpp
+    fairlead/laws/router.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
 set(FAIRLEAD_HEADERS_layer
@@ -140,6 +145,8 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/detail/select_lanes.hpp
     fairlead/route/detail/weights.hpp
     fairlead/route/expert_count.hpp
+    fairlead/route/fixed_choice.hpp
+    fairlead/route/gshard_top_2.hpp
     fairlead/route/linear_gate.hpp
     fairlead/route/noise.hpp
     fairlead/route/score.hpp

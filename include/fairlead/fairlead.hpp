@@ -70,6 +70,8 @@
 #include <fairlead/place/contiguous.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
 #include <fairlead/route/expert_count.hpp>
+#include <fairlead/route/fixed_choice.hpp>
+#include <fairlead/route/gshard_top_2.hpp>
 #include <fairlead/route/linear_gate.hpp>
 #include <fairlead/route/noise.hpp>
 #include <fairlead/route/score.hpp>
