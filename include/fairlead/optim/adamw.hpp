@@ -108,14 +108,15 @@ struct implementation<adamw, Backend> {
     Value first{}, first_new{}, second{}, second_new{}, size{}, rate{}, epsilon{}, keep{};
   };
   template <class Value>
-  FAIRLEAD_DETAIL_NO_ERRNO static void run(Value* __restrict p, Value const* __restrict g, Value* __restrict m,
-                                           Value* __restrict v, index_t n, factors<Value> f) noexcept {
+  static void run(Value* __restrict p, Value const* __restrict g, Value* __restrict m, Value* __restrict v, index_t n,
+                  factors<Value> f) noexcept {
+    // The square root sets errno in C: compilers vectorise this loop under -fno-math-errno.
     for (index_t i = 0; i < n; ++i) {
       Value const mean = f.first * m[i] + f.first_new * g[i];
       Value const square = f.second * v[i] + f.second_new * g[i] * g[i];
       m[i] = mean;
       v[i] = square;
-      p[i] = f.keep * p[i] - f.rate * mean / (detail::square_root(square) * f.size + f.epsilon);
+      p[i] = f.keep * p[i] - f.rate * mean / (std::sqrt(square) * f.size + f.epsilon);
     }
   }
 };

@@ -6,29 +6,9 @@
 #include <fairlead/core/parameters.hpp>
 
 #include <algorithm>
-#include <cmath>
-#include <type_traits>
-
-// A square root sets errno in C, and that keeps g++ from vectorising a loop that holds one.
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
-#  define FAIRLEAD_DETAIL_NO_ERRNO [[gnu::optimize("no-math-errno")]]
-#else
-#  define FAIRLEAD_DETAIL_NO_ERRNO
-#endif
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
-
-/// @brief Square root. The built-in on g++: `std::sqrt` is not inlined into a function with other options.
-template <class Value>
-[[nodiscard, gnu::always_inline]] FAIRLEAD_DETAIL_NO_ERRNO inline Value square_root(Value x) noexcept {
-#if defined(__GNUC__) && !defined(__clang__)
-  if constexpr (std::is_same_v<Value, float>) { return __builtin_sqrtf(x); }
-  if constexpr (std::is_same_v<Value, double>) { return __builtin_sqrt(x); }
-#endif
-  using std::sqrt;
-  return sqrt(x);
-}
 
 /// Elements of a piece: long enough to pay for a thread's attention.
 inline constexpr index_t optimizer_piece = 16384;
