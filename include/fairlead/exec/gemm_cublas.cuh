@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -78,9 +79,11 @@ class cublas_owner {
 
 /// @brief Products by cuBLAS on the stream of the backend. Sums are fp32 (fp64 for double).
 ///
+/// Without a handle of its own it takes one that belongs to the calling thread and the current device and is created at
+/// first use, so that a default value works inside an expert or a gate.
 /// Equal shapes give equal bits on one device and one cuBLAS version; other shapes may choose other kernels.
 struct cublas {
-  cublasHandle_t handle = nullptr;  ///< not owned; used by one thread at a time
+  cublasHandle_t handle = nullptr;  ///< not owned, used by one thread at a time; null = one of the calling thread
 
   /// @brief Compute `c = alpha * op(a) * op(b) + beta * c`.
   /// @param on execution context; the product is queued on its stream
@@ -103,9 +106,10 @@ struct cublas {
     auto const factor = static_cast<scale_t>(alpha);
     auto const keep = static_cast<scale_t>(beta);
     std::int64_t const depth = op_a == transpose::no ? a.cols() : a.rows();
-    kernels::check(cublasSetStream(handle, on.native()), "choosing cuBLAS's stream");
+    cublasHandle_t const blas = own_or_shared();
+    kernels::check(cublasSetStream(blas, on.native()), "choosing cuBLAS's stream");
     // cuBLAS is column-major: it sees the transposes of these row-major matrices, so the factors change places.
-    kernels::check(cublasGemmEx_64(handle, native(op_b), native(op_a), c.cols(), c.rows(), depth, &factor, b.data(), type,
+    kernels::check(cublasGemmEx_64(blas, native(op_b), native(op_a), c.cols(), c.rows(), depth, &factor, b.data(), type,
                                    leading(b), a.data(), type, leading(a), &keep, c.data(), type, leading(c),
                                    std::is_same_v<Value, double> ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
                                    CUBLAS_GEMM_DEFAULT),
@@ -146,7 +150,8 @@ struct cublas {
     auto const a_list = ws.take<void const*>(groups);
     auto const b_list = ws.take<void const*>(groups);
     auto const c_list = ws.take<void*>(groups);
-    kernels::check(cublasSetStream(handle, on.native()), "choosing cuBLAS's stream");
+    cublasHandle_t const blas = own_or_shared();
+    kernels::check(cublasSetStream(blas, on.native()), "choosing cuBLAS's stream");
     for (std::size_t first = 0; first < c.size(); first += most) {
       std::array<cublasOperation_t, most> left, right;
       std::array<std::int64_t, most> rows, cols, depth, a_lead, b_lead, c_lead, ones;
@@ -179,7 +184,7 @@ struct cublas {
       on.from_host(b_list.data() + first, b_host.data(), count * sizeof(void*));
       on.from_host(c_list.data() + first, c_host.data(), count * sizeof(void*));
       kernels::check(
-          cublasGemmGroupedBatchedEx_64(handle, left.data(), right.data(), rows.data(), cols.data(), depth.data(),
+          cublasGemmGroupedBatchedEx_64(blas, left.data(), right.data(), rows.data(), cols.data(), depth.data(),
                                      factor.data(), b_list.data() + first, type, b_lead.data(), a_list.data() + first,
                                      type, a_lead.data(), keep.data(), c_list.data() + first, type, c_lead.data(),
                                      static_cast<std::int64_t>(count), ones.data(),
@@ -189,6 +194,17 @@ struct cublas {
   }
 
  private:
+  [[nodiscard]] cublasHandle_t own_or_shared() const {
+    if (handle != nullptr) { return handle; }
+    constexpr int most_devices = 64;
+    thread_local std::array<std::optional<cublas_owner>, most_devices> handles;
+    int device = 0;
+    kernels::check(cudaGetDevice(&device), "asking for the current device");
+    FAIRLEAD_EXPECTS(device < most_devices, "give gemm::cublas a handle on machines with more than 64 devices", device);
+    auto& owner = handles[static_cast<std::size_t>(device)];
+    if (!owner) { owner.emplace(); }
+    return owner->native();
+  }
   static constexpr std::size_t workspace_bytes_of(index_t groups) noexcept {
     return fairlead::workspace_bytes<void*>(groups);
   }

@@ -16,8 +16,11 @@ FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
 inline constexpr unsigned whole_warp = 0xFFFFFFFFU;
-inline constexpr int route_warps = 4;               // rows a block works on
-inline constexpr index_t rows_in_shared = 512;      // most experts whose row scratch fits into shared memory
+inline constexpr int route_warps = 4;  // rows a block works on
+// Six blocks a multiprocessor leave 80 registers a thread; without the hint ptxas aims at fewer and spills around the
+// slow path of the correctly rounded division.
+inline constexpr int route_blocks = 6;
+inline constexpr index_t rows_in_shared = 512;  // most experts whose row scratch fits into shared memory
 [[nodiscard]] __device__ inline int lane_number() { return static_cast<int>(threadIdx.x) % 32; }
 
 // `softmax_of` by a warp. Lane i keeps partial sum i % 16; a lane's value and that of the lane 16 above are added in
@@ -129,7 +132,8 @@ __device__ std::uint64_t warp_keep(group_limited<Rule> const& selection, float c
     auto const winner = kernels::best_of_warp({upper ? mine[1] : mine[0], lane_number() + (upper ? 32 : 0)});
     if (winner.bits == 0U) { break; }
     kept |= std::uint64_t{1} << static_cast<unsigned>(winner.id);
-    if (winner.id % 32 == lane_number()) { mine[winner.id / 32] = 0U; }
+    mine[0] = winner.id == lane_number() ? 0U : mine[0];
+    mine[1] = winner.id == lane_number() + 32 ? 0U : mine[1];
   }
   return kept;
 }
@@ -219,7 +223,7 @@ struct warp_rows {
 };
 
 template <int Items, class Choice>
-__global__ void __launch_bounds__(32 * route_warps)
+__global__ void __launch_bounds__(32 * route_warps, route_blocks)
     route_rows(Choice choice, matrix_view<float const> logits, route_context context, float const* bias,
                routing_view out, float* scratch, bool changes) {
   extern __shared__ float route_shared[];
@@ -269,7 +273,7 @@ __global__ void __launch_bounds__(32 * route_warps)
 
 // `gradient_row` by a warp. What hangs on the chosen slots only is computed by one lane, with the host's text.
 template <class Choice>
-__global__ void __launch_bounds__(32 * route_warps)
+__global__ void __launch_bounds__(32 * route_warps, route_blocks)
     route_gradient_rows(Choice choice, matrix_view<float const> logits, route_context context, const_routing_view out,
                         matrix_view<float const> grad_weights, matrix_view<float> grad_logits, float* scratch,
                         bool changes) {
