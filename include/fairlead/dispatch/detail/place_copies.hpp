@@ -74,6 +74,45 @@ struct place_copies {
   }
 };
 
+/// The same when every expert has one replica: run e is that of expert e, and copies are placed one by one.
+template <bool KeepsOwnRow>
+struct place_sole_copies {
+  std::int32_t const* run_end;
+  std::int32_t const* run_base;
+  expert_id const* chosen;
+  std::int32_t const* positions;
+  float const* routed_weights;  // contiguous
+  index_t fan_out;
+  float* weights;
+  std::int32_t* copy_to_outer;
+  std::int32_t* outer_to_copy;
+
+  /// Places the copies of tokens [first, last); returns how many were dropped.
+  std::int32_t range(index_t first, index_t last) const {
+    std::int32_t dropped = 0;
+    for (index_t copy = first * fan_out; copy < last * fan_out; ++copy) {
+      index_t const expert = to_index(chosen[copy]);
+      std::int32_t const position = positions[copy];
+      float weight = routed_weights[copy];
+      std::int32_t row;
+      if (position >= 0 && position < run_end[expert]) [[likely]] {
+        row = run_base[expert] + position;
+        outer_to_copy[row] = static_cast<std::int32_t>(copy);
+      } else if (position < 0) {
+        row = no_row;
+        weight = 0.0F;
+      } else {
+        ++dropped;
+        row = KeepsOwnRow ? own_row : no_row;
+        weight = KeepsOwnRow ? weight : 0.0F;
+      }
+      weights[copy] = weight;
+      copy_to_outer[copy] = row;
+    }
+    return dropped;
+  }
+};
+
 /// Operation: from gradients of renormalised weights to those of the router's weights, for one token.
 struct renormalise_backward {
   float const* weights;
@@ -114,17 +153,24 @@ struct regroup_rows {
   }
 };
 
+inline constexpr index_t tokens_per_place_block = 1024;
+
 template <class Place>
 struct place_block {
-  static constexpr index_t tokens_per_block = 1024;
+  static constexpr index_t tokens_per_block = tokens_per_place_block;
   Place place;
   index_t tokens;
   std::int32_t* dropped;  // one a block
   void operator()(index_t block) const {
-    std::int32_t sum = 0;
-    index_t const end = std::min(tokens, (block + 1) * tokens_per_block);
-    for (index_t token = block * tokens_per_block; token < end; ++token) { sum += place(token); }
-    dropped[block] = sum;
+    index_t const begin = block * tokens_per_block;
+    index_t const end = std::min(tokens, begin + tokens_per_block);
+    if constexpr (requires { place.range(begin, end); }) {
+      dropped[block] = place.range(begin, end);
+    } else {
+      std::int32_t sum = 0;
+      for (index_t token = begin; token < end; ++token) { sum += place(token); }
+      dropped[block] = sum;
+    }
   }
 };
 
