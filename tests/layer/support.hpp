@@ -48,6 +48,7 @@ reference::problem problem_of(Layer const& layer, reference::sizes size) {
 }
 
 struct rank_result {
+  index_t first_token = 0;
   std::vector<float> out, grad_tokens, grad_gate, grad_shared;
   std::map<index_t, std::vector<float>> grad_experts;
   bool replicas_agree = true;
@@ -86,31 +87,44 @@ void collect_parameters(Layer const& layer, State& state, rank_result& mine) {
   });
 }
 
-// Runs one training step on every rank of a world. The layer's state lives only in the body.
-template <class Backend, class Layer, class Step = whole_step>
-collected run(Backend const& on, Layer const& layer, reference::problem const& in, index_t ranks, Step step = {}) {
-  auto const counts = ragged(in.size.tokens, ranks);
+// One training step on one rank: its part of the tokens in, its part of everything out.
+template <class Backend, class Layer, class Comm, class Step = whole_step>
+rank_result run_rank(Backend const& on, Layer const& layer, reference::problem const& in, Comm comm, Step step = {}) {
+  auto const counts = ragged(in.size.tokens, comm.size());
   index_t const width = in.size.width;
+  auto const rank = static_cast<std::size_t>(comm.rank());
+  index_t first = 0;
+  for (std::size_t r = 0; r < rank; ++r) { first += counts[r]; }
+  index_t const mine = counts[rank];
+  fl::matrix<float> tokens(mine, width), out(mine, width), grad_out(mine, width), grad_tokens(mine, width);
+  for (index_t i = 0; i < mine * width; ++i) {
+    tokens.data()[i] = static_cast<float>(in.tokens[static_cast<std::size_t>(first * width + i)]);
+    grad_out.data()[i] = static_cast<float>(in.grad_out[static_cast<std::size_t>(first * width + i)]);
+  }
+  auto state = layer.make_state(on, comm, {.max_tokens = in.size.tokens, .seed = seed});
+  rank_result result;
+  result.first_token = first;
+  result.report = step(layer, state, std::as_const(tokens).view(), out.view(), std::as_const(grad_out).view(), grad_tokens.view());
+  layer.reduce_gradients(state);
+  collect_parameters(layer, state, result);
+  result.out.assign(out.span().begin(), out.span().end());
+  result.grad_tokens.assign(grad_tokens.span().begin(), grad_tokens.span().end());
+  return result;
+}
+
+// Puts an adaptor around a communicator, or none.
+struct bare {
+  template <class Comm>
+  Comm operator()(Comm comm) const {
+    return comm;
+  }
+};
+
+// Runs one training step on every rank of a world. The layer's state lives only in the body.
+template <class Backend, class Layer, class Step = whole_step, class Wrap = bare>
+collected run(Backend const& on, Layer const& layer, reference::problem const& in, index_t ranks, Step step = {}, Wrap wrap = {}) {
   fl::inproc::world world{ranks};
-  auto results = world.run([&](fl::inproc::communicator comm) {
-    auto const rank = static_cast<std::size_t>(comm.rank());
-    index_t first = 0;
-    for (std::size_t r = 0; r < rank; ++r) { first += counts[r]; }
-    index_t const mine = counts[rank];
-    fl::matrix<float> tokens(mine, width), out(mine, width), grad_out(mine, width), grad_tokens(mine, width);
-    for (index_t i = 0; i < mine * width; ++i) {
-      tokens.data()[i] = static_cast<float>(in.tokens[static_cast<std::size_t>(first * width + i)]);
-      grad_out.data()[i] = static_cast<float>(in.grad_out[static_cast<std::size_t>(first * width + i)]);
-    }
-    auto state = layer.make_state(on, comm, {.max_tokens = in.size.tokens, .seed = seed});
-    rank_result result;
-    result.report = step(layer, state, std::as_const(tokens).view(), out.view(), std::as_const(grad_out).view(), grad_tokens.view());
-    layer.reduce_gradients(state);
-    collect_parameters(layer, state, result);
-    result.out.assign(out.span().begin(), out.span().end());
-    result.grad_tokens.assign(grad_tokens.span().begin(), grad_tokens.span().end());
-    return result;
-  });
+  auto results = world.run([&](fl::inproc::communicator comm) { return run_rank(on, layer, in, wrap(comm), step); });
   collected all;
   for (auto& r : results) {
     all.out.insert(all.out.end(), r.out.begin(), r.out.end());
@@ -120,19 +134,34 @@ collected run(Backend const& on, Layer const& layer, reference::problem const& i
   return all;
 }
 
+// Largest relative distance of the parameter gradients that a rank holds; huge if replicas differ.
+inline double parameter_distance(rank_result const& got, reference::result const& want) {
+  if (!got.replicas_agree) { return 1e9; }
+  double worst = reference::distance(got.grad_gate, want.grad_gate);
+  if (!want.grad_shared.empty()) { worst = std::max(worst, reference::distance(got.grad_shared, want.grad_shared)); }
+  for (auto const& [expert, gradient] : got.grad_experts) {
+    worst = std::max(worst, reference::distance(gradient, want.grad_experts[static_cast<std::size_t>(expert)]));
+  }
+  return worst;
+}
+
+// The same for all that one rank has; each rank of a launched program looks at its own part.
+inline double rank_distance(rank_result const& got, reference::result const& want, index_t width) {
+  auto const part = [&](std::vector<double> const& whole) {
+    auto const from = whole.begin() + got.first_token * width;
+    return std::vector<double>(from, from + static_cast<std::ptrdiff_t>(got.out.size()));
+  };
+  return std::max({reference::distance(got.out, part(want.out)), reference::distance(got.grad_tokens, part(want.grad_tokens)),
+                   parameter_distance(got, want)});
+}
+
 // Largest relative distance over everything a training step produces.
 inline double distance(collected const& got, reference::result const& want) {
   double worst = std::max(reference::distance(got.out, want.out), reference::distance(got.grad_tokens, want.grad_tokens));
   std::size_t seen = 0;
   for (auto const& rank : got.ranks) {
-    if (!rank.replicas_agree) { return 1e9; }
-    worst = std::max(worst, reference::distance(rank.grad_gate, want.grad_gate));
-    if (!want.grad_shared.empty()) { worst = std::max(worst, reference::distance(rank.grad_shared, want.grad_shared)); }
-    for (auto const& [expert, gradient] : rank.grad_experts) {
-      auto const& expected = want.grad_experts[static_cast<std::size_t>(expert)];
-      worst = std::max(worst, reference::distance(gradient, expected));
-      ++seen;
-    }
+    worst = std::max(worst, parameter_distance(rank, want));
+    seen += rank.grad_experts.size();
   }
   return seen >= want.grad_experts.size() ? worst : 1e9;
 }
