@@ -53,7 +53,7 @@ struct rotating {
 static_assert(fl::router_on<rotating, fl::serial>);  // the compiler names what is missing
 
 int main() {
-  fl::laws::verdict const verdict = fl::laws::check_router(rotating{8, 2}, {.tokens = 64, .experts = 8});
+  fl::laws::verdict const verdict = fl::laws::check_router(rotating{8, 2}, {.tokens = 64, .by_score = false});
   if (!verdict) {
     std::printf("not a router: %s\n", verdict.reason().c_str());
     return 1;

@@ -46,13 +46,13 @@ if [ "$given_text" = no ]; then
 fi
 
 say "training"
-rm -f "$out/summary.csv" "$out/curves.csv" "$out/curves.png"
+touch "$folder/training_started"
 interrupted=no
 trap 'interrupted=yes' INT # Ctrl-C is for the program: it ends with what it has, and the plot is still drawn
 code=0
 "${launcher[@]}" "$folder/examples/$program" --out "$out" "${arguments[@]}" || code=$?
 trap - INT
-[ "$interrupted" = no ] || [ "$code" = 0 ] || [ ! -s "$out/summary.csv" ] || code=130 # mpiexec has a code of its own
+[ "$interrupted" = no ] || [ "$code" = 0 ] || [ ! "$out/summary.csv" -nt "$folder/training_started" ] || code=130 # mpiexec has a code of its own
 case " ${arguments[*]} " in *" --help "*) exit "$code" ;; esac
 [ "$code" = 0 ] || [ "$code" = 130 ] || exit "$code"
 

@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Ctrl-C ends the example cleanly: table, CSV files, exit code 130.
-# usage: interrupt.sh PROGRAM OUT [LAUNCHER...]    for instance: interrupt.sh language_model_mpi out mpiexec -n 2
+# usage: interrupt.sh PROGRAM OUT
 set -u
 program=$1 out=$2
-shift 2
 fail() { echo "FAILED: $*"; exit 1; }
 
 rm -rf "$out"
+mkdir -p "$out"
+mkfifo "$out/pipe"
 # All compositions are asked for; the first one would take days, so the signal always meets it.
-coproc training { exec "$@" "$program" --quick --plain --steps 1000000000 --seconds 0 --out "$out" 2>&1; }
-pid=$training_PID
+"$program" --quick --plain --steps 1000000000 --seconds 0 --out "$out" >"$out/pipe" 2>&1 &
+pid=$!
 printed=""
 signalled=no
-while IFS= read -r line <&"${training[0]}"; do
+while IFS= read -r line; do
   printed+="$line"$'\n'
   if [[ $signalled == no && $line == *"step 1/"* ]]; then
     kill -INT "$pid"
     signalled=yes
   fi
-done
+done <"$out/pipe"
 wait "$pid"
 code=$?
 
