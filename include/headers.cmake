@@ -114,6 +114,7 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/dispatcher.hpp
     fairlead/laws/execution_backend.hpp
     fairlead/laws/expert.hpp
+    fairlead/laws/gate.hpp
     fairlead/laws/planner.hpp
     fairlead/laws/router.hpp
     fairlead/laws/token_scheduler.hpp
