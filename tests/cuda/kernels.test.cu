@@ -8,6 +8,8 @@
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/expert/dense_ffn.cuh>
 #include <fairlead/expert/gated_ffn.cuh>
+#include <fairlead/optim/adamw.cuh>
+#include <fairlead/optim/sgd.cuh>
 
 #include "cuda/support.cuh"
 
@@ -150,6 +152,20 @@ void compare_expert(Expert const& expert, double tolerance) {
   }
 }
 
+template <class Value, class Optimizer, class Backend>
+std::vector<Value> train(Optimizer const& optimizer, Backend const& on) {
+  fl::parameter_layout layout;
+  layout.add("weights", 7, 50, 1.0).add("bias", 1, 13, 0.0, false);
+  auto values = upload(on, normals<Value>(layout.size(), 1));
+  auto state = optimizer.template make_state<Value>(on, layout.size());
+  for (std::int64_t step = 1; step <= 3; ++step) {
+    auto const gradients = upload(on, normals<Value>(layout.size(), 1 + static_cast<std::uint64_t>(step)));
+    optimizer.update(on, layout, values.span(), gradients.span(), state, step);
+    on.wait();
+  }
+  return download(on, values);
+}
+
 }  // namespace
 
 TEST_CASE("a stream calls every index once, also more of them than threads, and reports its failures") {
@@ -278,4 +294,15 @@ TEST_CASE("experts on a device equal the host's, forward and backward, with any 
   compare_expert(fl::dense_ffn<double, fl::gelu_tanh>{.width = 9, .hidden = 17}, 1e-12);
   compare_expert(fl::gated_ffn<float, fl::silu>{.width = 20, .hidden = 33}, 5e-5);
   compare_expert(fl::gated_ffn<double, fl::gelu>{.width = 8, .hidden = 12, .bias = true}, 1e-12);
+}
+
+TEST_CASE("optimizers move parameters on a device as on the host") {
+  FAIRLEAD_NEEDS_DEVICES(1);
+  fl::cuda_stream_owner const stream;
+  fl::sgd const plain{.rate = 0.1, .decay = 0.2}, heavy{.rate = 0.1, .momentum = 0.9, .decay = 0.2};
+  fl::adamw const adaptive{.rate = 0.05, .decay = 0.3};
+  REQUIRE(distance(train<float>(plain, stream.get()), train<float>(plain, fl::serial{})) < 1e-6);
+  REQUIRE(distance(train<double>(heavy, stream.get()), train<double>(heavy, fl::serial{})) < 1e-14);
+  REQUIRE(distance(train<float>(adaptive, stream.get()), train<float>(adaptive, fl::serial{})) < 1e-6);
+  REQUIRE(distance(train<double>(adaptive, stream.get()), train<double>(adaptive, fl::serial{})) < 1e-14);
 }

@@ -9,35 +9,34 @@ FAIRLEAD_NAMESPACE_BEGIN
 namespace kernels {
 
 inline constexpr int ffn_threads = 256;  ///< threads of a block of the elementwise kernels
+inline constexpr int ffn_blocks = 4;     ///< blocks a multiprocessor; the hint leaves registers for activations
 
 /// @brief pre += bias, then hidden = f(pre), or f(gate) * up where a row of `pre` holds gates and linear units.
 /// @tparam Streams 1 or 2: what a row of `pre` holds
 /// @tparam Activation f
 template <int Streams, class Activation, class Value>
-__global__ void __launch_bounds__(ffn_threads)
+__global__ void __launch_bounds__(ffn_threads, ffn_blocks)
     activate(matrix_view<Value> pre, Value const* bias, matrix_view<Value> hidden) {
   index_t const units = hidden.cols();
-  index_t const all = hidden.rows() * units;
-  index_t const step = static_cast<index_t>(gridDim.x) * ffn_threads;
-  for (index_t i = static_cast<index_t>(blockIdx.x) * ffn_threads + threadIdx.x; i < all; i += step) {
-    index_t const row = i / units;
-    index_t const unit = i - row * units;
-    Value* const at = pre.row(row) + unit;
-    Value a = at[0];
-    if (bias != nullptr) {
-      a += bias[unit];
-      at[0] = a;
-    }
-    Value h = Activation::value(a);
-    if constexpr (Streams == 2) {
-      Value u = at[units];
+  for (index_t row = blockIdx.x; row < hidden.rows(); row += gridDim.x) {
+    for (index_t unit = threadIdx.x; unit < units; unit += ffn_threads) {
+      Value* const at = pre.row(row) + unit;
+      Value a = at[0];
       if (bias != nullptr) {
-        u += bias[units + unit];
-        at[units] = u;
+        a += bias[unit];
+        at[0] = a;
       }
-      h *= u;
+      Value h = Activation::value(a);
+      if constexpr (Streams == 2) {
+        Value u = at[units];
+        if (bias != nullptr) {
+          u += bias[units + unit];
+          at[units] = u;
+        }
+        h *= u;
+      }
+      hidden(row, unit) = h;
     }
-    hidden(row, unit) = h;
   }
 }
 
@@ -45,26 +44,24 @@ __global__ void __launch_bounds__(ffn_threads)
 /// @tparam Streams 1 or 2, as in `activate`
 /// @tparam Activation f
 template <int Streams, class Activation, class Value>
-__global__ void __launch_bounds__(ffn_threads)
+__global__ void __launch_bounds__(ffn_threads, ffn_blocks)
     differentiate(matrix_view<Value const> pre, matrix_view<Value> slope, matrix_view<Value> hidden) {
   // The gradient of the hidden units lies in the first columns of `slope` and is overwritten.
   index_t const units = hidden.cols();
-  index_t const all = hidden.rows() * units;
-  index_t const step = static_cast<index_t>(gridDim.x) * ffn_threads;
-  for (index_t i = static_cast<index_t>(blockIdx.x) * ffn_threads + threadIdx.x; i < all; i += step) {
-    index_t const row = i / units;
-    index_t const unit = i - row * units;
-    auto const f = Activation::value_and_derivative(pre(row, unit));
-    Value* const at = slope.row(row) + unit;
-    Value const gradient = at[0];
-    if constexpr (Streams == 1) {
-      hidden(row, unit) = f.value;
-      at[0] = gradient * f.derivative;
-    } else {
-      Value const u = pre(row, units + unit);
-      hidden(row, unit) = f.value * u;
-      at[0] = gradient * u * f.derivative;
-      at[units] = gradient * f.value;
+  for (index_t row = blockIdx.x; row < hidden.rows(); row += gridDim.x) {
+    for (index_t unit = threadIdx.x; unit < units; unit += ffn_threads) {
+      auto const f = Activation::value_and_derivative(pre(row, unit));
+      Value* const at = slope.row(row) + unit;
+      Value const gradient = at[0];
+      if constexpr (Streams == 1) {
+        hidden(row, unit) = f.value;
+        at[0] = gradient * f.derivative;
+      } else {
+        Value const u = pre(row, units + unit);
+        hidden(row, unit) = f.value * u;
+        at[0] = gradient * u * f.derivative;
+        at[units] = gradient * f.value;
+      }
     }
   }
 }
@@ -72,10 +69,8 @@ __global__ void __launch_bounds__(ffn_threads)
 /// @brief Every row of `to` becomes `row`.
 template <class Value>
 __global__ void __launch_bounds__(ffn_threads) fill_rows(Value const* row, matrix_view<Value> to) {
-  index_t const all = to.rows() * to.cols();
-  index_t const step = static_cast<index_t>(gridDim.x) * ffn_threads;
-  for (index_t i = static_cast<index_t>(blockIdx.x) * ffn_threads + threadIdx.x; i < all; i += step) {
-    to(i / to.cols(), i % to.cols()) = row[i % to.cols()];
+  for (index_t r = blockIdx.x; r < to.rows(); r += gridDim.x) {
+    for (index_t col = threadIdx.x; col < to.cols(); col += ffn_threads) { to(r, col) = row[col]; }
   }
 }
 
@@ -101,8 +96,8 @@ __global__ void __launch_bounds__(sum_columns * sum_rows) add_column_sums(matrix
   }
 }
 
-/// @brief Blocks for an elementwise kernel.
-[[nodiscard]] inline unsigned ffn_grid(index_t elements) noexcept { return grid_size(elements, ffn_threads, 1 << 16); }
+/// @brief Blocks for an elementwise kernel: a block a row, as long as there are not too many.
+[[nodiscard]] inline unsigned ffn_grid(index_t rows) noexcept { return grid_size(rows, 1, 1 << 16); }
 
 }  // namespace kernels
 FAIRLEAD_NAMESPACE_END

@@ -40,12 +40,12 @@ struct ffn_device {
                             Value{0}, pre);
       if (!h.empty()) {
         kernels::activate<static_cast<int>(Streams), Activation>
-            <<<kernels::ffn_grid(rows * text.hidden), kernels::ffn_threads, 0, on.native()>>>(
+            <<<kernels::ffn_grid(rows), kernels::ffn_threads, 0, on.native()>>>(
                 pre, text.bias ? w.first_bias : nullptr, h);
         kernels::check_launch("activate");
       }
       if (text.bias) {
-        kernels::fill_rows<<<kernels::ffn_grid(rows * text.width), kernels::ffn_threads, 0, on.native()>>>(w.second_bias, y);
+        kernels::fill_rows<<<kernels::ffn_grid(rows), kernels::ffn_threads, 0, on.native()>>>(w.second_bias, y);
         kernels::check_launch("fill_rows");
       }
       text.product.multiply(on, transpose::no, transpose::yes, Value{1}, matrix_view<Value const>(h),
@@ -77,7 +77,7 @@ struct ffn_device {
       text.product.multiply(on, transpose::no, transpose::no, Value{1}, dy, second_matrix(w.second), Value{0}, dh);
       if (!h.empty()) {
         kernels::differentiate<static_cast<int>(Streams), Activation>
-            <<<kernels::ffn_grid(rows * text.hidden), kernels::ffn_threads, 0, on.native()>>>(kept.rows(first, rows), slope, h);
+            <<<kernels::ffn_grid(rows), kernels::ffn_threads, 0, on.native()>>>(kept.rows(first, rows), slope, h);
         kernels::check_launch("differentiate");
       }
       text.product.multiply(on, transpose::yes, transpose::no, Value{1}, dy, matrix_view<Value const>(h), Value{1},
