@@ -76,6 +76,7 @@ set(FAIRLEAD_HEADERS_dispatch
     fairlead/dispatch/deduplicated_exchange.hpp
     fairlead/dispatch/detail/count_copies.hpp
     fairlead/dispatch/detail/deduplication.hpp
+    fairlead/dispatch/detail/exchange_text.hpp
     fairlead/dispatch/detail/place_copies.hpp
     fairlead/dispatch/detail/plan_tables.hpp
     fairlead/dispatch/detail/row_kernels.hpp
@@ -84,7 +85,8 @@ set(FAIRLEAD_HEADERS_dispatch
     fairlead/dispatch/overflow.hpp
     fairlead/dispatch/rows.cuh
     fairlead/dispatch/rows.hpp
-    fairlead/dispatch/service_order.hpp)
+    fairlead/dispatch/service_order.hpp
+    fairlead/dispatch/wire_buffers.hpp)
 set(FAIRLEAD_HEADERS_exec
     fairlead/exec/cuda_stream.cuh
     fairlead/exec/detail/gemm_tile.hpp
@@ -128,8 +130,10 @@ set(FAIRLEAD_HEADERS_layer
 set(FAIRLEAD_HEADERS_metrics
     fairlead/metrics/load.hpp)
 set(FAIRLEAD_HEADERS_optim
+    fairlead/optim/adamw.cuh
     fairlead/optim/adamw.hpp
     fairlead/optim/detail/pieces.hpp
+    fairlead/optim/sgd.cuh
     fairlead/optim/sgd.hpp)
 set(FAIRLEAD_HEADERS_place
     fairlead/place/contiguous.hpp)

@@ -55,6 +55,7 @@
 #include <fairlead/dispatch/overflow.hpp>
 #include <fairlead/dispatch/rows.hpp>
 #include <fairlead/dispatch/service_order.hpp>
+#include <fairlead/dispatch/wire_buffers.hpp>
 #include <fairlead/exec/gemm_reference.hpp>
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/expert/activation.hpp>

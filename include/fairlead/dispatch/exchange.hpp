@@ -8,57 +8,15 @@
 #include <fairlead/dispatch/admission.hpp>
 #include <fairlead/dispatch/capacity.hpp>
 #include <fairlead/dispatch/detail/place_copies.hpp>
+#include <fairlead/dispatch/detail/plan_tables.hpp>
 #include <fairlead/dispatch/rows.hpp>
+#include <fairlead/dispatch/wire_buffers.hpp>
 
 #include <optional>
 #include <span>
 #include <utility>
 
 FAIRLEAD_NAMESPACE_BEGIN
-
-/// @brief The two ends of the wire for rows of one exchange in flight, and the offsets it uses.
-/// @tparam Value row element
-/// @tparam Space memory space of the rows
-template <class Value, memory_space Space>
-struct wire_buffers {
-  buffer<Value, Space> outer;      ///< rows sent, then rows returned. @shape{outer_rows x width}
-  buffer<Value, Space> inner;      ///< rows received, then rows sent back. @shape{inner_rows x width}
-  buffer<index_t> outer_elements;  ///< outer offsets in elements. @shape{ranks + 1}, host
-  buffer<index_t> inner_elements;  ///< inner offsets in elements. @shape{ranks + 1}, host
-
-  /// @brief Take the sizes of a plan.
-  /// @param plan a finished plan
-  /// @param width columns
-  /// @returns whether memory was allocated
-  template <class Plan>
-  bool fit(Plan const& plan, index_t width) {
-    bool grew = false;
-    if (plan.ranks > 1) {
-      grew = outer.resize(plan.outer_rows * width) || grew;
-      grew = inner.resize(plan.inner_rows * width) || grew;
-    }
-    grew = outer_elements.resize(plan.ranks + 1) || grew;
-    grew = inner_elements.resize(plan.ranks + 1) || grew;
-    for (index_t r = 0; r <= plan.ranks; ++r) {
-      outer_elements[r] = plan.outer_offsets[r] * width;
-      inner_elements[r] = plan.inner_offsets[r] * width;
-    }
-    return grew;
-  }
-  /// @brief Make room for the worst case.
-  /// @param ranks ranks
-  /// @param outer_rows most rows sent
-  /// @param inner_rows most rows received
-  /// @param width columns
-  void reserve(index_t ranks, index_t outer_rows, index_t inner_rows, index_t width) {
-    if (ranks > 1) {
-      outer.resize(outer_rows * width);
-      inner.resize(inner_rows * width);
-    }
-    outer_elements.resize(ranks + 1);
-    inner_elements.resize(ranks + 1);
-  }
-};
 
 /// @brief The exchange in which each kept copy travels as one row: the plain all-to-all dispatcher.
 ///
@@ -118,26 +76,9 @@ struct exchange {
   template <class Space, class Value>
   void reserve(exchange_plan<Space>& plan, wire_buffers<Value, Space>& wire, placement const& where, index_t rank,
                index_t tokens, index_t fan_out, index_t rows, index_t width) const {
-    index_t const copies = tokens * fan_out;
-    index_t const slots = where.slots(static_cast<rank_id>(rank));
-    index_t const tables = detail::plan_tables::size(where.experts(), where.replicas(), where.ranks() * slots);
-    index_t const outer = where.ranks() == 1 ? rows : copies;
-    plan.outer_offsets.resize(where.ranks() + 1);
-    plan.inner_offsets.resize(where.ranks() + 1);
-    plan.slot_offsets.resize(slots + 1);
-    plan.slot_counts.resize(slots);
-    plan.chosen.resize(copies);
-    plan.weights.resize(copies);
+    detail::reserve_plan(where, rank, tokens, fan_out, rows, plan);
     if constexpr (Overflow::renormalises) { plan.weight_sums.resize(tokens); }
-    plan.positions.resize(copies);
-    plan.copy_to_outer.resize(copies);
-    plan.outer_to_copy.resize(outer);
-    plan.buffer_to_inner.resize(rows);
-    plan.inner_to_buffer.resize(rows);
-    plan.count_row.resize(2 * where.experts() + 1);
-    plan.tables.resize(tables);
-    if constexpr (!std::is_same_v<Space, host_space>) { plan.device_tables.resize(tables); }
-    wire.reserve(where.ranks(), outer, rows, width);
+    wire.reserve(where.ranks(), where.ranks() == 1 ? rows : tokens * fan_out, rows, width);
   }
 
   /// @brief Give every copy and every received row its place.
@@ -347,57 +288,6 @@ struct exchange {
   }
 };
 
-/// @brief The host text of `exchange`.
-template <class Capacity, class Order, class Overflow, host_backend Backend>
-struct implementation<exchange<Capacity, Order, Overflow>, Backend> {
-  /// @brief Fill the index arrays of a plan from its tables.
-  static void place(Backend const& on, const_routing_view routed, index_t replicas, index_t slots,
-                    exchange_plan<host_space>& plan, workspace& ws) {
-    workspace::scope const scope(ws);
-    index_t const runs = plan.ranks * slots;
-    auto const tables = detail::plan_tables::split(plan.tables.span(), plan.experts, replicas, runs);
-    index_t const blocks = (plan.tokens + detail::tokens_per_place_block - 1) / detail::tokens_per_place_block;
-    auto const dropped = ws.take<std::int32_t>(blocks);
-    if (plan.ranks == 1) { fill_padding(plan, plan.outer_to_copy); }
-    bool one_replica = replicas == plan.experts;
-    for (index_t e = 0; e < plan.experts && one_replica; ++e) { one_replica = tables.expert_first[static_cast<std::size_t>(e)] == e; }
-    if (one_replica && !Overflow::renormalises) {
-      using placer = detail::place_sole_copies<Overflow::keeps_own_row>;
-      placer const place{tables.run_end.data(),     tables.run_base.data(), plan.chosen.data(),
-                         plan.positions.data(),     routed.weights.data(),  plan.fan_out,
-                         plan.weights.data(),       plan.copy_to_outer.data(), plan.outer_to_copy.data()};
-      on.for_each(blocks, detail::place_block<placer>{place, plan.tokens, dropped.data()});
-    } else {
-      using placer = detail::place_copies<Overflow::keeps_own_row, Overflow::renormalises>;
-      placer const place{tables.expert_first.data(), tables.run_end.data(),   tables.run_base.data(), plan.chosen.data(),
-                         plan.positions.data(),      routed.weights.data(),   routed.weights.stride(), plan.fan_out,
-                         plan.weights.data(),        plan.weight_sums.data(), plan.copy_to_outer.data(),
-                         plan.outer_to_copy.data()};
-      on.for_each(blocks, detail::place_block<placer>{place, plan.tokens, dropped.data()});
-    }
-    for (std::int32_t const count : dropped) { plan.dropped_copies += count; }
-    if (plan.ranks > 1) { fill_padding(plan, plan.buffer_to_inner); }
-    if (plan.ranks > 1) {
-      on.for_each(runs, detail::regroup_rows{tables.regroup_inner.data(), tables.regroup_buffer.data(),
-                                             tables.regroup_count.data(), plan.buffer_to_inner.data(),
-                                             plan.inner_to_buffer.data()});
-    }
-  }
-
-  /// @brief Mark the rows between groups: nothing else of `rows` stays unwritten.
-  static void fill_padding(exchange_plan<host_space> const& plan, buffer<std::int32_t>& rows) {
-    auto const groups = plan.groups();
-    for (index_t g = 0; g < groups.size(); ++g) {
-      index_t const end = groups.first(g) + groups.count(g);
-      std::fill_n(rows.data() + end, groups.offsets[static_cast<std::size_t>(g) + 1] - end, no_row);
-    }
-  }
-  /// @brief From gradients of renormalised weights to gradients of the router's weights, in place.
-  static void renormalise_backward(Backend const& on, exchange_plan<host_space> const& plan, matrix_view<float> grad) {
-    detail::for_blocks(on, plan.tokens,
-                       detail::renormalise_backward{plan.weights.data(), plan.weight_sums.data(),
-                                                    plan.copy_to_outer.data(), plan.fan_out, grad.data(), grad.stride()});
-  }
-};
-
 FAIRLEAD_NAMESPACE_END
+
+#include <fairlead/dispatch/detail/exchange_text.hpp>

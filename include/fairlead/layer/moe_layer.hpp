@@ -36,9 +36,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// layer.reduce_gradients(state);
 /// @endcode
 /// All members that take a state are collective: every rank calls them in the same order, with any number of tokens,
-/// zero included. `forward` is the sequence `route, plan, start_dispatch, finish_dispatch, compute, start_combine,
-/// finish_combine`, and `backward` the corresponding one; a pipeline calls the stages itself and interleaves several
-/// records. Re-planning and weight movement belong between steps.
+/// zero included. `forward` and `backward` are sequences of the stages below; a pipeline calls the stages itself and
+/// interleaves several records. Re-planning and weight movement belong between steps.
 /// @tparam Gate makes logits from tokens (`gate_on`)
 /// @tparam Router chooses experts (`router_on`)
 /// @tparam Expert what an expert computes (`expert_on`)
@@ -71,7 +70,7 @@ struct moe_layer {
   using store_of = decltype(std::declval<Store const&>().template make<value_type>(
       std::declval<Backend const&>(), std::declval<Comm&>(), std::declval<placement const&>(),
       std::declval<parameter_layout const&>(), std::uint64_t{}));
-  /// State of this layer. @tparam Backend execution backend @tparam Comm communicator
+  /// State of this layer.
   template <class Backend, class Comm>
   using state_type = layer_state<moe_layer, Backend, Comm>;
   /// Record of one forward pass. @tparam Backend execution backend @tparam Comm communicator
@@ -90,11 +89,9 @@ struct moe_layer {
   /// @determinism initial values follow limits.seed, the component and the logical expert; not the number of ranks
   template <class Backend, class Comm>
   [[nodiscard]] state_type<Backend, Comm> make_state(Backend const& on, Comm comm, layer_limits limits) const {
-    check_parts<Backend, Comm>();
     return detail::make_state(*this, on, std::move(comm), limits);
   }
   /// @brief Allocate what one forward pass leaves for its backward pass.
-  /// @param state the state
   /// @returns a record; reuse it for every step
   template <class Backend, class Comm>
   [[nodiscard]] record_type<Backend, Comm> make_record(state_type<Backend, Comm> const& state) const {
@@ -137,8 +134,6 @@ struct moe_layer {
     return forward(state, tokens, output, record, default_context(state, phase::train));
   }
   /// @brief The context that `forward` uses when none is given.
-  /// @param state the state
-  /// @param why phase of the call
   /// @returns seed of the limits, step of the state, token numbers apart for each rank
   template <class Backend, class Comm>
   [[nodiscard]] static route_context default_context(state_type<Backend, Comm> const& state, phase why) {
@@ -261,20 +256,17 @@ struct moe_layer {
     detail::reduce_gradients(*this, state);
   }
   /// @brief Clear all gradients.
-  /// @param state the state
   template <class Backend, class Comm>
   void zero_gradients(state_type<Backend, Comm>& state) const {
     detail::zero_gradients(state);
   }
   /// @brief Visit every parameter array this rank's optimizer updates.
-  /// @param state the state
   /// @param f called with `parameter_array<value_type> const&`: gate, shared expert, then experts by local slot
   template <class Backend, class Comm, class Function>
   void each_parameter(state_type<Backend, Comm>& state, Function&& f) const {
     detail::each_parameter(*this, state, f);
   }
   /// @brief Update router and signal state from the loads of the global batch; once, after the optimizer step.
-  /// @param state the state
   /// @determinism equal on every rank: it uses the gathered counts
   template <class Backend, class Comm>
   void end_global_batch(state_type<Backend, Comm>& state) const {
@@ -284,8 +276,13 @@ struct moe_layer {
   }
 
  private:
+  template <class, class, class>
+  friend struct layer_state;
+  template <class, class, class>
+  friend struct step_record;
+  // State and record ask this before anything else, so that a misfit is the first error of a compiler.
   template <class Backend, class Comm>
-  static constexpr void check_parts() {
+  static constexpr bool check_parts() {
     static_assert(execution_backend<Backend>, "on: give an execution backend such as fairlead::serial");
     static_assert(communicator<Comm>, "comm: give a communicator such as fairlead::alone or fairlead::inproc::communicator");
     static_assert(std::is_same_v<typename Comm::memory_space, typename Backend::memory_space>,
@@ -301,6 +298,7 @@ struct moe_layer {
     static_assert(dispatcher_on<Dispatcher, Comm, Backend, value_type>, ".dispatcher must model fairlead::dispatcher_on (concepts/dispatcher.hpp), e.g. fairlead::exchange");
     static_assert(store_policy_on<Store, Backend, Comm, value_type>, ".store must model fairlead::store_policy_on (concepts/parameter_store.hpp), e.g. fairlead::local_parameters");
     if constexpr (has_shared) { static_assert(expert_on<Shared, Backend>, ".shared must model fairlead::expert_on, or be left out"); }
+    return true;
   }
 };
 

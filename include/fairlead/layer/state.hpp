@@ -41,6 +41,7 @@ struct replicated_parameters {
 /// Made by `moe_layer::make_state`. One state is used by one thread at a time.
 template <class Layer, class Backend, class Comm>
 struct layer_state {
+  static_assert(Layer::template check_parts<Backend, Comm>());
   using memory_space = typename Backend::memory_space;  ///< where rows and parameters live
   using value_type = typename Layer::value_type;        ///< element type of rows
   /// The parameters of this rank's experts.
@@ -73,6 +74,7 @@ struct layer_state {
 /// It refers to the input tokens: they must stay unchanged until backward is done.
 template <class Layer, class Backend, class Comm>
 struct step_record {
+  static_assert(Layer::template check_parts<Backend, Comm>());
   using memory_space = typename Backend::memory_space;  ///< where rows live
   using value_type = typename Layer::value_type;        ///< element type of rows
   using dispatcher_type = typename Layer::dispatcher_type;  ///< who moves rows

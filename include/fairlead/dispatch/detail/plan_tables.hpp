@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <type_traits>
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
@@ -150,6 +151,28 @@ void plan_rows(placement const& where, const_token_schedule_view schedule, index
       row += tables.regroup_count[run];
     }
   }
+}
+
+/// Room for the worst step of a rank, in all arrays of a plan but those of one overflow action.
+template <class Space>
+void reserve_plan(placement const& where, index_t rank, index_t tokens, index_t fan_out, index_t rows, exchange_plan<Space>& plan) {
+  index_t const copies = tokens * fan_out;
+  index_t const slots = where.slots(static_cast<rank_id>(rank));
+  index_t const tables = plan_tables::size(where.experts(), where.replicas(), where.ranks() * slots);
+  plan.outer_offsets.resize(where.ranks() + 1);
+  plan.inner_offsets.resize(where.ranks() + 1);
+  plan.slot_offsets.resize(slots + 1);
+  plan.slot_counts.resize(slots);
+  plan.chosen.resize(copies);
+  plan.weights.resize(copies);
+  plan.positions.resize(copies);
+  plan.copy_to_outer.resize(copies);
+  plan.outer_to_copy.resize(where.ranks() == 1 ? rows : copies);
+  plan.buffer_to_inner.resize(rows);
+  plan.inner_to_buffer.resize(rows);
+  plan.count_row.resize(2 * where.experts() + 1);
+  plan.tables.resize(tables);
+  if constexpr (!std::is_same_v<Space, host_space>) { plan.device_tables.resize(tables); }
 }
 
 }  // namespace detail
