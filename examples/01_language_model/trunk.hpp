@@ -7,12 +7,15 @@
 ///                                                           '------------------------'
 #include <fairlead/concepts/gemm.hpp>
 #include <fairlead/core/matrix.hpp>
+#include <fairlead/core/numeric.hpp>
 #include <fairlead/core/parameters.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 namespace language_model {
 namespace fl = fairlead;
@@ -90,7 +93,7 @@ struct trunk {
                   layout.view(first_weight, parameters.data()), Value{1}, sums);
     for (index_t i = 0; i < rows * width; ++i) {
       Value const x = sums.data()[i];
-      kept.hidden.data()[i] = x / (Value{1} + std::exp(-x));
+      kept.hidden.data()[i] = x / (Value{1} + exponential(-x));
     }
     normalise(kept.hidden.view().rows(0, rows), layout.view(layer_gain, parameters.data()),
               kept.layer_input.view().rows(0, rows));
@@ -119,9 +122,9 @@ struct trunk {
     for (index_t row = 0; row < rows; ++row) {
       Value* const p = logits.row(row);
       Value const target = p[targets[static_cast<std::size_t>(row)]];
-      Value const top = *std::max_element(p, p + vocabulary);
-      Value sum{0};
-      for (index_t i = 0; i < vocabulary; ++i) { sum += p[i] = std::exp(p[i] - top); }
+      Value const top = fold(p, p[0], [](Value a, Value b) { return a < b ? b : a; });
+      for (index_t i = 0; i < vocabulary; ++i) { p[i] = exponential(p[i] - top); }
+      Value const sum = fold(p, Value{0}, [](Value a, Value b) { return a + b; });
       loss += std::log(static_cast<double>(sum)) - static_cast<double>(target - top);
       for (index_t i = 0; i < vocabulary; ++i) { p[i] /= sum; }
     }
@@ -171,7 +174,7 @@ struct trunk {
     for (index_t row = 0; row < rows; ++row) {
       for (index_t i = 0; i < width; ++i) {
         Value const x = kept.sums(row, i);
-        Value const s = Value{1} / (Value{1} + std::exp(-x));
+        Value const s = Value{1} / (Value{1} + exponential(-x));
         grad_hidden(row, i) *= s * (Value{1} + x * (Value{1} - s));
         grad_bias[i] += grad_hidden(row, i);
       }
@@ -189,6 +192,32 @@ struct trunk {
   }
 
  private:
+  // The library's exp is written so that compilers vectorise loops over it; the gradient test wants doubles.
+  static Value exponential(Value x) noexcept {
+    if constexpr (std::is_same_v<Value, float>) {
+      return fl::numeric::exp(x);
+    } else {
+      return std::exp(x);
+    }
+  }
+  // Reduce a row of the vocabulary; the lanes give compilers an order that vector registers can follow.
+  template <class Combine>
+  Value fold(Value const* row, Value start, Combine combine) const {
+    constexpr index_t lane_count = 16;
+    std::array<Value, lane_count> lanes;
+    lanes.fill(start);
+    index_t i = 0;
+    for (; i + lane_count <= vocabulary; i += lane_count) {
+      for (index_t lane = 0; lane < lane_count; ++lane) {
+        auto& value = lanes[static_cast<std::size_t>(lane)];
+        value = combine(value, row[i + lane]);
+      }
+    }
+    for (; i < vocabulary; ++i) { lanes[0] = combine(lanes[0], row[i]); }
+    Value result = lanes[0];
+    for (std::size_t lane = 1; lane < lanes.size(); ++lane) { result = combine(result, lanes[lane]); }
+    return result;
+  }
   static Value inverse_norm(Value const* x, index_t count) {
     Value squares{0};
     for (index_t i = 0; i < count; ++i) { squares += x[i] * x[i]; }
