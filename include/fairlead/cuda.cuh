@@ -20,6 +20,8 @@
 #include <fairlead/exec/gemm_reference.cuh>
 #include <fairlead/expert/dense_ffn.cuh>
 #include <fairlead/expert/gated_ffn.cuh>
+#include <fairlead/optim/adamw.cuh>
+#include <fairlead/optim/sgd.cuh>
 #include <fairlead/route/biased_token_choice.cuh>
 #include <fairlead/route/token_choice.cuh>
 #include <fairlead/route/top_k.cuh>
