@@ -172,9 +172,7 @@ struct moe_layer {
   }
   /// @brief Stage 2: gather counts (the one synchronisation with the host), apply capacities, schedule, plan. Collective.
   template <class Backend, class Comm>
-  void plan(state_type<Backend, Comm>& state, record_type<Backend, Comm>& record) const {
-    detail::plan(*this, state, record);
-  }
+  void plan(state_type<Backend, Comm>& state, record_type<Backend, Comm>& record) const { detail::plan(*this, state, record); }
   /// @brief Stage 3: send token rows on their way. Collective.
   template <class Backend, class Comm>
   void start_dispatch(state_type<Backend, Comm>& state, record_type<Backend, Comm>& record) const {
@@ -252,14 +250,10 @@ struct moe_layer {
   /// @param state the state
   /// @collective all ranks
   template <class Backend, class Comm>
-  void reduce_gradients(state_type<Backend, Comm>& state) const {
-    detail::reduce_gradients(*this, state);
-  }
+  void reduce_gradients(state_type<Backend, Comm>& state) const { detail::reduce_gradients(*this, state); }
   /// @brief Clear all gradients.
   template <class Backend, class Comm>
-  void zero_gradients(state_type<Backend, Comm>& state) const {
-    detail::zero_gradients(state);
-  }
+  void zero_gradients(state_type<Backend, Comm>& state) const { detail::zero_gradients(state); }
   /// @brief Visit every parameter array this rank's optimizer updates.
   /// @param f called with `parameter_array<value_type> const&`: gate, shared expert, then experts by local slot
   template <class Backend, class Comm, class Function>
