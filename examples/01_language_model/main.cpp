@@ -40,15 +40,16 @@ void check_names(std::vector<std::string> const& wanted) {
 // Runs on every rank.
 template <class Comm>
 std::vector<outcome> train_all(options const& chosen, corpus const& text, Comm comm) {
-  std::size_t const count = chosen.compositions.size();
-  double const seconds = chosen.seconds / static_cast<double>(count);
   std::vector<outcome> outcomes;
+  double seconds = chosen.seconds;  // what one composition leaves of its part, the others get; equal on all ranks
   for_each_composition(chosen, [&](std::string_view name, auto const& layer) {
     bool const wanted =
         std::find(chosen.compositions.begin(), chosen.compositions.end(), name) != chosen.compositions.end();
     if (!wanted || (!outcomes.empty() && outcomes.back().interrupted)) { return; }
+    auto const remaining = static_cast<double>(chosen.compositions.size() - outcomes.size());
     moe_part part(layer, chosen, comm);
-    outcomes.push_back(train(std::string(name), part, text, chosen, seconds, comm));
+    outcomes.push_back(train(std::string(name), part, text, chosen, seconds / remaining, comm));
+    if (chosen.seconds > 0.0) { seconds = std::max(seconds - outcomes.back().seconds(), 1e-3); }
   });
   return outcomes;
 }

@@ -183,7 +183,6 @@ outcome train(std::string const& name, Part& part, corpus const& text, options c
     line.show(result.curve.back(), done);
     if (result.interrupted || done >= 1.0) { break; }
   }
-  result.curve.back().seconds = std::chrono::duration<double>(clock::now() - start).count();
   line.close();
 
   auto const last = std::max<std::size_t>(1, result.curve.size() / 5);
@@ -193,8 +192,11 @@ outcome train(std::string const& name, Part& part, corpus const& text, options c
     result.dropped += row->dropped / static_cast<double>(last);
   }
   double const steps = static_cast<double>(result.curve.size());
-  agreement bytes{.loss = part.exchanged_bytes(), .rows = static_cast<double>(gradient_traffic.counters().total().bytes_out)};
+  agreement bytes{.loss = part.exchanged_bytes(),
+                  .rows = static_cast<double>(gradient_traffic.counters().total().bytes_out),
+                  .seconds = std::chrono::duration<double>(clock::now() - start).count()};
   bytes.reduce(on, comm);
+  result.curve.back().seconds = bytes.seconds;
   result.exchanged_bytes = bytes.loss / result.tokens();
   result.gradient_bytes = bytes.rows / steps;
 
