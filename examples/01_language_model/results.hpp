@@ -58,6 +58,7 @@ inline void print_table(std::vector<outcome> const& outcomes) {
 inline void write_files(std::vector<outcome> const& outcomes, std::string const& folder) {
   std::filesystem::create_directories(folder);
   std::ofstream curves(std::filesystem::path(folder) / "curves.csv");
+  curves.precision(9);
   curves << "composition,step,tokens,seconds,loss,load_max_over_mean,dropped_share\n";
   for (outcome const& result : outcomes) {
     for (step_numbers const& row : result.curve) {
