@@ -129,7 +129,8 @@ inline result solve(problem const& in) {
     }
     std::vector<std::size_t> order(E);
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return logit[a] > logit[b]; });
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return logit[a] > logit[b] || (logit[a] == logit[b] && a < b); });
     std::vector<double> weight(K), grad_weight(K, 0.0);
     double sum = 0.0;
     for (std::size_t j = 0; j < K; ++j) { sum += weight[j] = std::exp(logit[order[j]] - logit[order[0]]); }

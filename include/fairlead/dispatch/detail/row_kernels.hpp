@@ -11,6 +11,12 @@
 #include <cstring>
 #include <type_traits>
 
+// clang warns where it was told to vectorise and the flags (-O1, a sanitizer) keep it from doing so.
+#if defined(__clang__)
+#  pragma clang diagnostic push
+#  pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
@@ -223,3 +229,7 @@ struct add_own_body {
 
 }  // namespace detail
 FAIRLEAD_NAMESPACE_END
+
+#if defined(__clang__)
+#  pragma clang diagnostic pop
+#endif
