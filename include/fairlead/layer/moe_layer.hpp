@@ -255,6 +255,7 @@ struct moe_layer {
   template <class Backend, class Comm>
   void zero_gradients(state_type<Backend, Comm>& state) const { detail::zero_gradients(state); }
   /// @brief Visit every parameter array this rank's optimizer updates.
+  /// @param state the state
   /// @param f called with `parameter_array<value_type> const&`: gate, shared expert, then experts by local slot
   template <class Backend, class Comm, class Function>
   void each_parameter(state_type<Backend, Comm>& state, Function&& f) const {
