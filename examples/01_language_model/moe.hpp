@@ -10,7 +10,6 @@
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/layer/moe_layer.hpp>
 
-#include <utility>
 #include <vector>
 
 namespace language_model {
@@ -68,9 +67,8 @@ class moe_part {
  private:
   Layer layer_;
   fl::counted<Comm> comm_;
-  decltype(std::declval<Layer const&>().make_state(fl::serial{}, std::declval<fl::counted<Comm>>(),
-                                                   fl::layer_limits{})) state_;
-  decltype(std::declval<Layer const&>().make_record(std::declval<decltype(state_)&>())) record_;
+  typename Layer::template state_type<fl::serial, fl::counted<Comm>> state_;
+  typename Layer::template record_type<fl::serial, fl::counted<Comm>> record_;
   std::vector<optimizer> optimizers_;
 };
 

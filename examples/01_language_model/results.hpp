@@ -19,7 +19,6 @@ struct outcome {
   std::string name{};                ///< composition
   std::vector<step_numbers> curve{}; ///< every step
   index_t batch = 0;                 ///< tokens of a step, all ranks
-  double first_loss = 0.0;           ///< loss of the first step
   double validation_loss = 0.0;      ///< mean -log p over the validation text
   double train_imbalance = 1.0;      ///< most / mean copies of an expert, mean over the last steps
   double validation_imbalance = 1.0; ///< the same over the validation batches
