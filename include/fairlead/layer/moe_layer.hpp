@@ -133,7 +133,7 @@ struct moe_layer {
                       matrix_view<value_type> output, record_type<Backend, Comm>& record) const {
     return forward(state, tokens, output, record, default_context(state, phase::train));
   }
-  /// @brief The context that `forward` uses when none is given.
+  /// @brief The context that `forward` uses when none is given. To recompute, set the phase of the record's context.
   /// @returns seed of the limits, step of the state, token numbers apart for each rank
   template <class Backend, class Comm>
   [[nodiscard]] static route_context default_context(state_type<Backend, Comm> const& state, phase why) {
