@@ -27,40 +27,49 @@ struct ffn_rows {
     }
   }
 
-  /// Add the bias to the pre-activations, in place because backward needs the sums, and compute the hidden units.
+  /// Compute the hidden units from products without bias.
   /// @param bias of stream s at bias + s * bias_step; may be null
-  static void activate(matrix_view<Value> const (&pre)[Streams], Value const* bias, index_t bias_step,
+  static void activate(matrix_view<Value const> const (&pre)[Streams], Value const* bias, index_t bias_step,
                        matrix_view<Value> h) noexcept {
     for (index_t r = 0; r < h.rows(); ++r) {
       if constexpr (Streams == 1) {
         if (bias == nullptr) {
-          activate_row(pre[0].row(r), h.row(r), h.cols());
+          activate_row<false>(pre[0].row(r), nullptr, h.row(r), h.cols());
         } else {
-          activate_row(pre[0].row(r), bias, h.row(r), h.cols());
+          activate_row<true>(pre[0].row(r), bias, h.row(r), h.cols());
         }
       } else {
-        if (bias != nullptr) {
-          for (index_t s = 0; s < Streams; ++s) { add_row(bias + s * bias_step, pre[s].row(r), h.cols()); }
+        if (bias == nullptr) {
+          gate_row<false>(pre[0].row(r), pre[1].row(r), nullptr, nullptr, h.row(r), h.cols());
+        } else {
+          gate_row<true>(pre[0].row(r), pre[1].row(r), bias, bias + bias_step, h.row(r), h.cols());
         }
-        gate_row(pre[0].row(r), pre[1].row(r), h.row(r), h.cols());
       }
     }
   }
 
   /// Recompute the hidden units and turn their gradients into those of the pre-activations.
-  /// @param bias_gradient of stream s at bias_gradient + s * bias_step, added to; may be null
-  static void differentiate(matrix_view<Value const> const (&pre)[Streams], matrix_view<Value const> dh,
-                            matrix_view<Value> h, matrix_view<Value> const (&slope)[Streams], Value* bias_gradient,
-                            index_t bias_step) noexcept {
+  /// @param bias of stream s at bias + s * bias_step; may be null
+  /// @param bias_gradient likewise, added to; null if `bias` is
+  static void differentiate(matrix_view<Value const> const (&pre)[Streams], Value const* bias,
+                            matrix_view<Value const> dh, matrix_view<Value> h,
+                            matrix_view<Value> const (&slope)[Streams], Value* bias_gradient, index_t bias_step) noexcept {
     for (index_t r = 0; r < h.rows(); ++r) {
       if constexpr (Streams == 1) {
-        differentiate_row(pre[0].row(r), dh.row(r), h.row(r), slope[0].row(r), h.cols());
+        if (bias == nullptr) {
+          differentiate_row<false>(pre[0].row(r), nullptr, dh.row(r), h.row(r), slope[0].row(r), nullptr, h.cols());
+        } else {
+          differentiate_row<true>(pre[0].row(r), bias, dh.row(r), h.row(r), slope[0].row(r), bias_gradient, h.cols());
+        }
       } else {
-        differentiate_row(pre[0].row(r), pre[1].row(r), dh.row(r), h.row(r), slope[0].row(r), slope[1].row(r),
-                          h.cols());
-      }
-      for (index_t s = 0; bias_gradient != nullptr && s < Streams; ++s) {
-        add_row(slope[s].row(r), bias_gradient + s * bias_step, h.cols());
+        if (bias == nullptr) {
+          differentiate_row<false>(pre[0].row(r), pre[1].row(r), nullptr, nullptr, dh.row(r), h.row(r), slope[0].row(r),
+                                   slope[1].row(r), h.cols());
+        } else {
+          differentiate_row<true>(pre[0].row(r), pre[1].row(r), bias, bias + bias_step, dh.row(r), h.row(r),
+                                  slope[0].row(r), slope[1].row(r), h.cols());
+          for (index_t s = 0; s < Streams; ++s) { add_row(slope[s].row(r), bias_gradient + s * bias_step, h.cols()); }
+        }
       }
     }
   }
@@ -69,36 +78,45 @@ struct ffn_rows {
   static void add_row(Value const* __restrict from, Value* __restrict to, index_t columns) noexcept {
     for (index_t j = 0; j < columns; ++j) { to[j] += from[j]; }
   }
-  static void activate_row(Value const* __restrict a, Value* __restrict h, index_t columns) noexcept {
-    for (index_t j = 0; j < columns; ++j) { h[j] = Activation::value(a[j]); }
-  }
-  static void activate_row(Value* __restrict a, Value const* __restrict bias, Value* __restrict h,
-                           index_t columns) noexcept {
-    for (index_t j = 0; j < columns; ++j) {
-      Value const x = a[j] + bias[j];
-      a[j] = x;
-      h[j] = Activation::value(x);
+  template <bool Bias>
+  [[nodiscard]] static Value shifted(Value const* row, [[maybe_unused]] Value const* bias, index_t j) noexcept {
+    if constexpr (Bias) {
+      return row[j] + bias[j];
+    } else {
+      return row[j];
     }
   }
-  static void gate_row(Value const* __restrict a, Value const* __restrict u, Value* __restrict h,
-                       index_t columns) noexcept {
-    for (index_t j = 0; j < columns; ++j) { h[j] = Activation::value(a[j]) * u[j]; }
+  template <bool Bias>
+  static void activate_row(Value const* __restrict a, Value const* __restrict bias, Value* __restrict h,
+                           index_t columns) noexcept {
+    for (index_t j = 0; j < columns; ++j) { h[j] = Activation::value(shifted<Bias>(a, bias, j)); }
   }
-  static void differentiate_row(Value const* __restrict a, Value const* __restrict dh, Value* __restrict h,
-                                Value* __restrict da, index_t columns) noexcept {
+  template <bool Bias>
+  static void gate_row(Value const* __restrict a, Value const* __restrict u, Value const* __restrict a_bias,
+                       Value const* __restrict u_bias, Value* __restrict h, index_t columns) noexcept {
     for (index_t j = 0; j < columns; ++j) {
-      activation_result<Value> const f = Activation::value_and_derivative(a[j]);
+      h[j] = Activation::value(shifted<Bias>(a, a_bias, j)) * shifted<Bias>(u, u_bias, j);
+    }
+  }
+  template <bool Bias>
+  static void differentiate_row(Value const* __restrict a, Value const* __restrict bias, Value const* __restrict dh,
+                                Value* __restrict h, Value* __restrict da, Value* __restrict sum, index_t columns) noexcept {
+    for (index_t j = 0; j < columns; ++j) {
+      activation_result<Value> const f = Activation::value_and_derivative(shifted<Bias>(a, bias, j));
       h[j] = f.value;
       da[j] = dh[j] * f.derivative;
+      if constexpr (Bias) { sum[j] += dh[j] * f.derivative; }
     }
   }
-  static void differentiate_row(Value const* __restrict a, Value const* __restrict u, Value const* __restrict dh,
-                                Value* __restrict h, Value* __restrict da, Value* __restrict du,
-                                index_t columns) noexcept {
+  template <bool Bias>
+  static void differentiate_row(Value const* __restrict a, Value const* __restrict u, Value const* __restrict a_bias,
+                                Value const* __restrict u_bias, Value const* __restrict dh, Value* __restrict h,
+                                Value* __restrict da, Value* __restrict du, index_t columns) noexcept {
     for (index_t j = 0; j < columns; ++j) {
-      activation_result<Value> const f = Activation::value_and_derivative(a[j]);
-      h[j] = f.value * u[j];
-      da[j] = dh[j] * u[j] * f.derivative;
+      activation_result<Value> const f = Activation::value_and_derivative(shifted<Bias>(a, a_bias, j));
+      Value const up = shifted<Bias>(u, u_bias, j);
+      h[j] = f.value * up;
+      da[j] = dh[j] * up * f.derivative;
       du[j] = dh[j] * f.value;
     }
   }

@@ -17,7 +17,7 @@ namespace detail {
 /// Sizes of the pieces that the text works on; see docs/design/expert_bank.md for how they were chosen.
 struct ffn_tuning {
   static constexpr index_t rows = 1024;     ///< rows of a piece
-  static constexpr index_t columns = 1024;  ///< hidden units that are computed, activated and consumed together
+  static constexpr index_t columns = 2048;  ///< hidden units that are computed, activated and consumed together
 };
 
 /// @brief Forward and backward of y = W2 f(W1 x + b1) + b2, and of its gated form.
@@ -116,7 +116,9 @@ struct ffn_text {
                            pre[s]);
         }
         matrix_view<Value> const h(own, block.rows, columns);
-        rows_text::activate(pre, bias ? w.first_bias + begin : nullptr, hidden, h);
+        matrix_view<Value const> products[Streams];
+        for (index_t s = 0; s < Streams; ++s) { products[s] = pre[s]; }
+        rows_text::activate(products, bias ? w.first_bias + begin : nullptr, hidden, h);
         product.multiply(on, transpose::no, transpose::yes, Value{1}, matrix_view<Value const>(h),
                          columns_of(w.second, begin, columns), c == 0 && !bias ? Value{0} : Value{1}, y);
       }
@@ -169,7 +171,8 @@ struct ffn_text {
           pre[s] = {kept.row(first) + s * hidden + begin, rows, columns, kept.stride()};
           slope[s] = slopes_of(slopes, groups.rows(), s, c, first, rows);
         }
-        rows_text::differentiate(pre, dh, h, slope, bias ? g.first_bias + begin : nullptr, hidden);
+        rows_text::differentiate(pre, bias ? w.first_bias + begin : nullptr, dh, h, slope,
+                                 bias ? g.first_bias + begin : nullptr, hidden);
         product.multiply(on, transpose::yes, transpose::no, Value{1}, dy, matrix_view<Value const>(h), Value{1},
                          columns_of(g.second, begin, columns));
         for (index_t s = 0; s < Streams; ++s) {
