@@ -29,13 +29,23 @@ template <class Value>
   return upper < -limit ? -limit : upper;
 }
 
-/// @brief 1 for x >= 0, 0 for x < 0 (and -0), without a branch.
-[[nodiscard]] FAIRLEAD_HD inline float is_positive(float x) noexcept {
+/// @brief |x|, by clearing the sign.
+[[nodiscard]] FAIRLEAD_HD inline float magnitude(float x) noexcept {
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & 0x7FFFFFFFU);
+}
+
+/// @brief |x|, at most `limit`; NaN becomes the limit on the host.
+[[nodiscard]] FAIRLEAD_HD inline float bounded_magnitude(float x, float limit) noexcept {
 #if defined(__CUDA_ARCH__)
-  return x < 0.0F ? 0.0F : 1.0F;
+  return fminf(fabsf(x), limit);
 #else
-  return static_cast<float>(1 + (std::bit_cast<std::int32_t>(x) >> 31));
+  return std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x) & 0x7FFFFFFF, std::bit_cast<std::int32_t>(limit)));
 #endif
+}
+
+/// @brief x >= 0 with the sign of another number.
+[[nodiscard]] FAIRLEAD_HD inline float with_sign_of(float x, float sign) noexcept {
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) ^ (std::bit_cast<std::uint32_t>(sign) & 0x80000000U));
 }
 
 /// @brief e^x: within 2 ulp in fp32 on the host, the library's function otherwise.
