@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-# Build and run the benches: bench/run.sh [FILTER] [--quick] [--json FILE] [--repetitions N]
+# Install what is missing, build and run the benches: bench/run.sh [FILTER] [--quick] [--json FILE] [--repetitions N]
 #   FILTER   a module (route) or the start of a name (route/top_k); default: every module
 #   --quick  under a minute a module: shorter measurements, largest cases left out
 #   --json   write all results with their conditions to FILE; bench/plot.py draws it
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-build="$root/build/bench"
 filter="" quick="" json="" repetitions=1
 while (($#)); do
   case "$1" in
@@ -23,8 +21,12 @@ done
 [[ -z "$json" ]] || json=$(realpath -m "$json")
 module=${filter%%/*}
 
-# One thread a BLAS call: the components divide the work themselves, and ceilings are stated for one thread.
-export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1}
+# Sets `root` and `jobs`, and one thread a BLAS call: the components divide the work themselves, and ceilings are
+# stated for one thread.
+. "$(dirname "${BASH_SOURCE[0]}")/../tests/support/setup.sh"
+need "${build_packages[@]}" libbenchmark-dev
+build="$root/build/bench"
+export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}  # of a new build folder
 commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown)
 [[ -z "$(git -C "$root" status --porcelain --untracked-files=no 2>/dev/null)" ]] || commit="$commit with changes"
 mkdir -p "$root/build"
@@ -41,7 +43,7 @@ if ! grep -q "^benchmark_DIR:PATH=/" "$build/CMakeCache.txt"; then
   echo "Google Benchmark was not found (Debian: apt-get install libbenchmark-dev)" >&2
   exit 1
 fi
-cmake --build "$build" --target "${module:+fairlead_bench_}${module:-fairlead_benches}" --parallel "$(nproc)"
+cmake --build "$build" --target "${module:+fairlead_bench_}${module:-fairlead_benches}" --parallel "$jobs"
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT

@@ -37,6 +37,10 @@ build "$folder" "$program"
 if [ "$given_text" = no ]; then
   text=$folder/king_james.txt
   if [ ! -s "$text" ]; then
+    if ! command -v bible >/dev/null; then
+      echo "error: no program 'bible' (Debian: bible-kjv) to write the text with; give --text FILE" >&2
+      exit 2
+    fi
     say "writing the text"
     # A verse a line; its number in front goes.
     bible -f 'gen1:1-rev22:21' </dev/null | sed 's/^[^ ]* //' >"$text.new"

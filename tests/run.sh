@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Install what is missing, build the tests and run them, then the core suite under the sanitizers.
 # usage: tests/run.sh [--no-sanitizers] [CTEST ARGUMENT...]      for instance: tests/run.sh -R route
+#   With arguments for ctest the sanitizers are left out. JOBS: compilers at a time, TEST_JOBS: tests at a time.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/support/setup.sh"
 sanitizers=yes
@@ -13,7 +14,7 @@ fi
 parallel=${TEST_JOBS:-$jobs}
 
 need "${build_packages[@]}" catch2 libbenchmark-dev
-need_optional doxygen clang-19 libomp-19-dev
+need_optional doxygen clang-19 libclang-rt-19-dev libomp-19-dev # -rt: the sanitizers, which clang-19 only recommends
 
 # A stand-in for the CUDA driver, when it lies beside the project and nvcc is there.
 simulator=
@@ -67,11 +68,12 @@ if [ "$sanitizers" = yes ]; then
   # tells the sanitizer what it does (archer), or not at all.
   sanitize tsan "-fsanitize=thread -g1" '^tsan$'
   archer=/usr/lib/llvm-19/lib/libarcher.so
-  if command -v clang++-19 >/dev/null && [ -e "$archer" ]; then
+  clang_has_tsan() { [ -e "$(clang++-19 -print-resource-dir)/lib/linux/libclang_rt.tsan-$(uname -m).a" ]; }
+  if command -v clang++-19 >/dev/null && [ -e "$archer" ] && clang_has_tsan; then
     export CXX=clang++-19 OMP_TOOL_LIBRARIES=$archer TSAN_OPTIONS="$TSAN_OPTIONS ignore_noninstrumented_modules=1"
     sanitize tsan_openmp "-fsanitize=thread -g1" '^tsan_openmp$'
   else
-    echo "no clang++-19 with libomp and archer: OpenMP is left out of the thread sanitizer"
+    echo "no clang++-19 with its sanitizers, libomp and archer: OpenMP is left out of the thread sanitizer"
   fi
 fi
 
