@@ -55,7 +55,7 @@ struct load_balance_state {
 /// Megatron divides by sequences and ranks, which is the same when all hold equally many tokens.
 /// @tparam Share softmax_share or sigmoid_share
 /// @tparam Scope micro_batch_scope, sequence_scope or global_batch_scope
-/// @source{MC, router aux losses; specification section 7}
+/// @source{Switch Transformers, section 2.2; scopes as in Megatron-core}
 template <class Share = softmax_share, class Scope = micro_batch_scope>
   requires(std::same_as<Share, softmax_share> || std::same_as<Share, sigmoid_share>)
 struct load_balance_loss {

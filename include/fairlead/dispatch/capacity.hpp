@@ -55,7 +55,7 @@ static_assert(capacity_policy<dropless>);
 ///
 /// At most `tokens`: a token chooses an expert once. Quotient and product are rounded to double one after the other,
 /// so that 3 * 1.1 = 3.3000000000000003; a factor that gives a whole number only in exact arithmetic can give one more.
-/// @source{MC, moe_utils get_capacity, specification section 6}
+/// @source{Megatron-core, moe_utils get_capacity}
 struct megatron_capacity {
   static constexpr capacity_scope scope = capacity_scope::rank;  ///< each source rank for itself
   double factor = 1.0;                                           ///< places in units of the mean load, >= 0
@@ -79,7 +79,7 @@ static_assert(capacity_policy<megatron_capacity>);
 ///
 /// At most `tokens` (the framework crashed beyond it). The framework holds factor * fan_out in an fp32 tensor, so the
 /// product is rounded to fp32 before the ceiling; `megatron_capacity` rounds in double and can differ by one.
-/// @source{DS, sharded_moe _capacity, specification section 6}
+/// @source{DeepSpeed, sharded_moe _capacity}
 struct deepspeed_capacity {
   static constexpr capacity_scope scope = capacity_scope::rank;  ///< each source rank for itself
   double factor = 1.0;                                           ///< places in units of the mean load, >= 0
@@ -105,7 +105,7 @@ static_assert(capacity_policy<deepspeed_capacity>);
 ///
 /// At most `tokens` before the alignment. The framework's factors <= 0 (follow the largest load) need the loads: use
 /// `dropless`. Where ranks hold different numbers of tokens, pass the largest, so that all compute one capacity.
-/// @source{TU, impls/fast_dispatch, specification section 6}
+/// @source{Tutel, impls/fast_dispatch}
 struct tutel_capacity {
   static constexpr capacity_scope scope = capacity_scope::rank;  ///< each source rank for itself
   double factor = 1.0;                                           ///< places in units of the mean load, > 0
@@ -133,7 +133,7 @@ static_assert(capacity_policy<tutel_capacity>);
 /// @brief Take int(factor * (fan_out * tokens / experts)) copies of all ranks together.
 ///
 /// A result of 0 means no limit, as in the framework - also when a small positive factor rounds to 0.
-/// @source{MB, layers/moe expert_capacity, specification section 6}
+/// @source{MegaBlocks, layers/moe expert_capacity}
 struct megablocks_capacity {
   static constexpr capacity_scope scope = capacity_scope::global;  ///< over all source ranks
   double factor = 1.0;                                             ///< places in units of the mean load, 0 = no limit
@@ -157,7 +157,7 @@ static_assert(capacity_policy<megablocks_capacity>);
 /// @brief Take max(min(tokens, int(tokens * factor / experts)), minimum) copies of each group; a group is a rank.
 ///
 /// At most `tokens`, also under the minimum. Fan-out has no part in it: a factor for two choices is twice as large.
-/// @source{MTF, transformer/moe.py, specification section 6}
+/// @source{mesh-TensorFlow, transformer/moe.py}
 struct mesh_capacity {
   static constexpr capacity_scope scope = capacity_scope::rank;  ///< each source rank for itself
   double factor = 1.0;                                           ///< places in units of tokens / experts, >= 0
@@ -182,7 +182,7 @@ static_assert(capacity_policy<mesh_capacity>);
 /// @brief Take max(round(factor * tokens / experts), minimum) copies of each group; a group is a rank.
 ///
 /// Halves round to the even neighbour (12.5 gives 12). At most `tokens`. Fan-out has no part in it.
-/// @source{FLX, architectures/moe/routing.py, specification section 6}
+/// @source{Flaxformer, architectures/moe/routing.py}
 struct flaxformer_capacity {
   static constexpr capacity_scope scope = capacity_scope::rank;  ///< each source rank for itself
   double factor = 1.0;                                           ///< places in units of tokens / experts, >= 0
@@ -207,7 +207,7 @@ static_assert(capacity_policy<flaxformer_capacity>);
 /// @brief Take int(tokens * factor) copies at the rank that holds the expert, whoever sent them.
 ///
 /// Not clamped: the receiver knows its own tokens, while copies come from all ranks. A large factor (100) is no limit.
-/// @source{SMc, modules/moe_layer.py, specification section 5.4}
+/// @source{StableMoE code, modules/moe_layer.py}
 struct stable_capacity {
   static constexpr capacity_scope scope = capacity_scope::receiver;  ///< at the rank that holds the expert
   double factor = 2.0;                                               ///< places in units of the receiver's tokens, >= 0

@@ -27,7 +27,6 @@ concept service_order = requires(Order const& order, const_routing_view routing,
 };
 
 /// @brief Serve copies by (token, choice): arrival order. The default, and the only one without a sort.
-/// @source{routing spec, section 9.2}
 struct token_order {
   /// @brief List 0, 1, 2, ...
   void sequence(const_routing_view, route_context const&, std::span<std::int32_t> sequence, workspace&) const {

@@ -52,7 +52,7 @@ struct group_top_share_sum {
 /// Keys outside the kept groups become -inf, never 0. A group's score adds the best keys that it has, fewer if it has
 /// fewer candidates; a group without candidates is never kept. Ties between groups go to the lower group.
 /// @tparam Rule how good a group is
-/// @source{routing specification of DeepSeek-V2 and -V3, group-limited gate}
+/// @source{DeepSeek-V2 and DeepSeek-V3, group-limited gate}
 template <class Rule>
 struct group_limited {
   index_t groups = 1;       ///< number of groups, divides the number of experts, at most 64

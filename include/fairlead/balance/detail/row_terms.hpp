@@ -12,7 +12,7 @@
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
-/// Keeps the share of a row whose sigmoids are all zero defined. @source{MC, router sigmoid scores}
+/// Keeps the share of a row whose sigmoids are all zero defined. @source{Megatron-core, sigmoid scores of the router}
 inline constexpr double smallest_score_sum = 1e-20;
 
 // A loss selects nothing, so its last bit is free: the vectorisable text where fused multiply-add is an instruction,
