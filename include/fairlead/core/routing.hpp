@@ -13,7 +13,7 @@
 
 FAIRLEAD_NAMESPACE_BEGIN
 
-/// @brief Why the layer runs. Never inferred: noise, capacity and state updates depend on it.
+/// @brief Why the layer runs. Never inferred: noise, what is kept for backward and state updates depend on it.
 enum class phase {
   train,     ///< forward of a training step
   evaluate,  ///< inference or validation: no noise, no state change

@@ -71,7 +71,8 @@ struct layer_state {
 
 /// @brief What backward needs of one forward pass. Move-only; several may be live at the same time.
 ///
-/// It refers to the input tokens: they must stay unchanged until backward is done.
+/// It refers to the input tokens and to the masks and token ids of the context: they must stay unchanged until backward
+/// is done.
 template <class Layer, class Backend, class Comm>
 struct step_record {
   static_assert(Layer::template check_parts<Backend, Comm>());

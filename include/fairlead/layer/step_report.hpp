@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 /// @file
-/// @brief What one forward pass of a layer did: loads, drops, traffic. Equal on every rank.
+/// @brief What one forward pass of a layer did: loads, drops, traffic. Equal on every rank but for `growths`.
 #include <fairlead/core/load.hpp>
 #include <fairlead/core/placement.hpp>
 #include <fairlead/core/report.hpp>
@@ -14,7 +14,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Summary of one forward pass over all ranks.
 struct [[nodiscard]] step_report {
-  fairlead::status status = fairlead::status::ok;  ///< what the scheduler said; anything but ok: output is zero
+  fairlead::status status = fairlead::status::ok;  ///< what the scheduler said; `lost_expert`: no copy is computed
   index_t tokens = 0;             ///< valid tokens of all ranks
   index_t routed_copies = 0;      ///< copies that the routers of all ranks gave an expert
   index_t computed_copies = 0;    ///< copies that reached an expert
@@ -23,7 +23,9 @@ struct [[nodiscard]] step_report {
   index_t max_rank_copies = 0;    ///< computed copies of the busiest rank
   index_t experts = 0;            ///< logical experts
   index_t ranks = 0;              ///< ranks
-  index_t rows_crossing_bytes = 0;  ///< bytes of token rows that cross between ranks in dispatch and combine together
+  /// Bytes of token rows that cross between ranks in dispatch and combine together, one row a copy; a dispatcher that
+  /// lets copies share a row moves fewer.
+  index_t rows_crossing_bytes = 0;
   index_t growths = 0;            ///< buffers of this rank that had to grow; 0 after warm-up
 
   /// @returns max / mean of the copies per expert, before capacity; 1 if there are none
