@@ -99,8 +99,8 @@ struct load_balance_loss {
   /// @param scale factor of the gradient (not of the value)
   /// @param[in,out] grad_logits gradient to add to. @shape{tokens x experts}
   /// @param ws at least `workspace_bytes(tokens, experts)`
-  /// @returns this rank's part of the loss, coefficient included
-  /// @throws contract_violation (level 1) on a shape mismatch, or when `accumulate` was not called
+  /// @returns this rank's part of the loss, coefficient included; 0 without effect before `accumulate` was called
+  /// @throws contract_violation (level 1) on a shape mismatch
   /// @complexity O(tokens (experts + fan_out)), no allocation
   /// @determinism the same bits at any number of threads
   template <execution_backend Backend>

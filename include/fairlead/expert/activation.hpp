@@ -29,7 +29,7 @@ struct relu {
 
 /// @brief x times the normal distribution function: the exact form, by the error function.
 ///
-/// In fp32 on the host within a relative error of 2e-6 for x > -5, and an absolute error of 1e-6 everywhere.
+/// In fp32 on the host within a relative error of 2e-6 for x > -5, and an absolute error of 1e-6 for all finite x.
 /// @source{hendrycks2016, Gaussian error linear units, section 2}
 struct gelu {
   /// @param x argument

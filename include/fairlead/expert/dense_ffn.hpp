@@ -63,7 +63,8 @@ struct dense_ffn {
   /// @param parameters one pointer a group, to `parameter_layout().size()` values
   /// @param groups which rows belong to which expert; empty groups are legal
   /// @param in tokens @shape{rows x width}
-  /// @param[out] kept products of the first layer before the bias @shape{rows x kept_width()}, or no columns if backward will not run
+  /// @param[out] kept for backward on the same backend: products of the first layer, on the host before the bias, on
+  ///             a device after it @shape{rows x kept_width()}; or no columns if backward will not run
   /// @param[out] out outputs of rows in use @shape{rows x width}; other rows are not touched
   /// @param ws at least `workspace_bytes(rows, on.concurrency())` bytes
   /// @throws contract_violation (level 1) on shapes that do not fit

@@ -30,7 +30,7 @@ struct adamw {
   double rate = 1e-3;           ///< learning rate
   double first_decay = 0.9;     ///< share of the old first moment (beta 1)
   double second_decay = 0.999;  ///< share of the old second moment (beta 2)
-  double epsilon = 1e-8;        ///< bounds the step where gradients vanish
+  double epsilon = 1e-8;        ///< bounds the step where gradients vanish; with 0 a parameter whose gradients were all 0 becomes NaN
   double decay = 0.01;          ///< weight decay of the blocks that decay
 
   /// @brief Make the state of an array of parameters before its first step.

@@ -49,7 +49,7 @@ struct token_choice {
   /// @param[out] out @shape{tokens x k}, slots by descending key
   /// @param ws at least `workspace_bytes(tokens)`
   /// @throws contract_violation (level 1) on wrong shapes or fields
-  /// @complexity O(tokens x experts x log k); no allocation
+  /// @complexity O(tokens x experts x k); no allocation
   /// @determinism ids and weights are the same bits for every host backend and number of threads
   template <execution_backend Backend>
   void route(Backend const& on, matrix_view<float const> logits, route_context const& context, routing_view out,
