@@ -76,6 +76,7 @@ set(FAIRLEAD_HEADERS_dispatch
     fairlead/dispatch/deduplicated_exchange.hpp
     fairlead/dispatch/detail/count_copies.hpp
     fairlead/dispatch/detail/deduplication.hpp
+    fairlead/dispatch/detail/exchange_rows.hpp
     fairlead/dispatch/detail/exchange_text.hpp
     fairlead/dispatch/detail/place_copies.hpp
     fairlead/dispatch/detail/plan_tables.hpp

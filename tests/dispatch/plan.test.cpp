@@ -133,6 +133,12 @@ TEST_CASE("Overflow copies can move to the least loaded expert") {
   for (auto const e : plan.chosen.span()) { chosen.push_back(static_cast<int>(e)); }
   CHECK(chosen == std::vector<int>{0, 0, 1, 2, 1});
   CHECK(plan.dropped_copies == 0);
+  // Never an expert that the mask forbids.
+  std::vector<std::uint8_t> const mask{1, 0, 1};
+  auto const masked = plan_of(policy, routed, 3, {.expert_mask = mask});
+  CHECK(masked.chosen[2] == fl::expert_id{2});
+  CHECK(masked.chosen[4] == fl::expert_id::none);
+  CHECK(masked.dropped_copies == 1);
   // No room anywhere, and never the same expert twice for a token.
   auto const full = plan_of(policy, make_routing({{0}, {0}, {0}, {0}, {0}, {0}, {0}}), 3);
   CHECK(full.dropped_copies == 1);

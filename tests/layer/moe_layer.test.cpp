@@ -142,3 +142,36 @@ TEST_CASE("Auxiliary losses reach gate and tokens like in the reference, whateve
     CHECK(layer_test::distance(got, reference::solve(without)) > 100 * rounding);
   }
 }
+
+TEST_CASE("Rows of the wrong width, shared memory and a second backward pass are refused on any number of ranks") {
+  auto const layer = dense_layer(8, 10, 5, 2);
+  for (index_t const ranks : {1, 2}) {
+    CAPTURE(ranks);
+    fl::inproc::world world{ranks};
+    auto const refused = world.run([&](fl::inproc::communicator comm) {
+      auto state = layer.make_state(fl::serial{}, comm, {.max_tokens = 4});
+      auto record = layer.make_record(state);
+      fl::matrix<float> tokens(4, 8), out(4, 8), narrow(4, 6), wide(4, 12), grad(4, 8);
+      std::vector<bool> seen;
+      auto const refuses = [&seen](auto work) {
+        try {
+          work();
+          seen.push_back(false);
+        } catch (fl::contract_violation const&) {
+          seen.push_back(true);
+        }
+      };
+      refuses([&] { (void)layer.forward(state, std::as_const(tokens).view(), narrow.view(), record); });
+      refuses([&] { layer.backward(state, record, std::as_const(out).view(), grad.view()); });
+      refuses([&] { (void)layer.forward(state, std::as_const(tokens).view(), tokens.view(), record); });
+      (void)layer.forward(state, std::as_const(tokens).view(), out.view(), record);
+      refuses([&] { layer.backward(state, record, std::as_const(wide).view(), grad.view()); });
+      refuses([&] { layer.backward(state, record, std::as_const(out).view(), out.view()); });
+      (void)layer.forward(state, std::as_const(tokens).view(), out.view(), record);
+      layer.backward(state, record, std::as_const(out).view(), grad.view());
+      refuses([&] { layer.backward(state, record, std::as_const(out).view(), grad.view()); });
+      return seen;
+    });
+    for (auto const& seen : refused) { CHECK(seen == std::vector<bool>(6, true)); }
+  }
+}

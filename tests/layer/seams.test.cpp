@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What comes later plugs in here: replicas, split tokens, parameters that appear just before use, pipelines. All
 // models of this file are made for the test; layer/ and dispatch/ know nothing of them.
+#include <fairlead/balance/z_loss.hpp>
 #include <fairlead/comm/counted.hpp>
 #include <fairlead/dispatch/deduplicated_exchange.hpp>
 
@@ -178,6 +179,17 @@ struct two_chunk_pipeline {
   }
 };
 
+// The same chunks, each done before the next begins.
+struct two_chunks_in_turn {
+  template <class Layer, class State>
+  fl::step_report operator()(Layer const& layer, State& state, fl::matrix_view<float const> tokens, fl::matrix_view<float> out,
+                             fl::matrix_view<float const> grad_out, fl::matrix_view<float> grad_tokens) const {
+    index_t const half = tokens.rows() / 3, rest = tokens.rows() - half;
+    (void)layer_test::whole_step{}(layer, state, tokens.rows(0, half), out.rows(0, half), grad_out.rows(0, half), grad_tokens.rows(0, half));
+    return layer_test::whole_step{}(layer, state, tokens.rows(half, rest), out.rows(half, rest), grad_out.rows(half, rest), grad_tokens.rows(half, rest));
+  }
+};
+
 constexpr double rounding = 2e-5;
 reference::sizes const sizes{.tokens = 53, .width = 12, .hidden = 20, .experts = 6, .fan_out = 2};
 
@@ -216,6 +228,22 @@ TEST_CASE("Parameters that are materialised just before use equal the reference"
 TEST_CASE("Two overlapped chunks with two live records equal the reference") {
   equals_reference(compose(), two_chunk_pipeline{});
   equals_reference(compose<fl::contiguous_placement, fl::sole_replica, fl::deduplicated_exchange<>>(), two_chunk_pipeline{});
+}
+
+TEST_CASE("Each of two live records differentiates its own auxiliary loss") {
+  fl::moe_layer const layer{.gate = fl::linear_gate<>{.width = sizes.width, .experts = sizes.experts},
+                            .router = fl::top_k{.experts = sizes.experts, .k = sizes.fan_out},
+                            .signal = fl::z_loss{.coefficient = 0.5},
+                            .expert = fl::dense_ffn<float>{.width = sizes.width, .hidden = sizes.hidden}};
+  auto const in = layer_test::problem_of(layer, sizes);
+  for (index_t const ranks : {1, 2}) {
+    CAPTURE(ranks);
+    auto const piped = layer_test::run(fl::serial{}, layer, in, ranks, two_chunk_pipeline{});
+    auto const apart = layer_test::run(fl::serial{}, layer, in, ranks, two_chunks_in_turn{});
+    auto const far = [](auto const& a, auto const& b) { return reference::distance(a, std::vector<double>(b.begin(), b.end())); };
+    CHECK(far(piped.grad_tokens, apart.grad_tokens) < rounding);
+    CHECK(far(piped.ranks[0].grad_gate, apart.ranks[0].grad_gate) < rounding);
+  }
 }
 
 TEST_CASE("Replicas, split tokens, materialised parameters and a pipeline together equal the reference") {

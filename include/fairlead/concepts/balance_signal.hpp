@@ -18,7 +18,8 @@ using signal_state_t = decltype(std::declval<Signal const&>().make_state(index_t
 /// @brief An auxiliary loss on the logits, with its gradient, without automatic differentiation.
 ///
 /// Required of a model `signal`:
-/// - `signal.make_state(experts)`: what is carried between micro-batches (running counts; empty for local losses).
+/// - `signal.make_state(experts)`: what is carried between micro-batches (running counts; empty for local losses). A copy
+///   of it stays with each forward pass, for its backward pass.
 /// - `signal.accumulate(global_counts, global_tokens, state)`: once a training micro-batch, before its
 ///   `add_gradient`, never in evaluation or recomputation: the copies per expert over all ranks *before* capacity
 ///   @shape{experts} and the number of valid tokens over all ranks.
@@ -34,7 +35,7 @@ concept balance_signal_on =
     requires(Signal const& signal, Backend const& on, index_t experts, std::span<index_t const> counts,
              signal_state_t<Signal>& state, matrix_view<float const> logits, const_routing_view routing,
              route_context const& context, double scale, matrix_view<float> grad_logits, workspace& ws) {
-      { signal.make_state(experts) } -> std::movable;
+      { signal.make_state(experts) } -> std::semiregular;
       { signal.accumulate(counts, experts, state) } -> std::same_as<void>;
       { signal.add_gradient(on, logits, routing, context, std::as_const(state), scale, grad_logits, ws) } -> std::convertible_to<double>;
       { signal.end_global_batch(state) } -> std::same_as<void>;

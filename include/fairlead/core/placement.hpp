@@ -41,7 +41,7 @@ class placement {
   /// @param slot_experts expert of each slot, or none. @shape{slots}
   /// @param meaning what a second replica is good for
   /// @param version number of the plan that made it
-  /// @throws contract_violation (level 1) on inconsistent sizes, (level 2) on an expert out of range
+  /// @throws contract_violation (level 1) on inconsistent sizes, on an expert out of range
   /// @complexity O(slots + experts + ranks) time and space, allocates
   placement(index_t experts, std::span<index_t const> slot_offsets, std::span<expert_id const> slot_experts,
             replica_meaning meaning = replica_meaning::host, std::uint64_t version = 0)
@@ -60,7 +60,7 @@ class placement {
     }
     for (expert_id const expert : slot_experts) {
       if (expert == expert_id::none) { continue; }
-      FAIRLEAD_EXPECTS_2(to_index(expert) >= 0 && to_index(expert) < experts, "slot holds an unknown expert", expert, experts);
+      FAIRLEAD_EXPECTS(to_index(expert) >= 0 && to_index(expert) < experts, "slot holds an unknown expert", expert, experts);
       ++replica_offsets_[static_cast<std::size_t>(expert) + 1];
     }
     for (std::size_t e = 0; e < static_cast<std::size_t>(experts); ++e) { replica_offsets_[e + 1] += replica_offsets_[e]; }

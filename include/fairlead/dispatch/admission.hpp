@@ -14,6 +14,7 @@
 #include <fairlead/dispatch/service_order.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <type_traits>
 
@@ -31,6 +32,9 @@ struct admission {
   static_assert(overflow_policy<Overflow>, "the overflow action must model fairlead::overflow_policy (dispatch/overflow.hpp)");
   static_assert(!Overflow::reassigns || Capacity::scope == capacity_scope::rank,
                 "an overflow action that reassigns copies decides on the source rank: use a capacity of scope rank");
+
+  static_assert(!(Overflow::keeps_own_row && Overflow::renormalises),
+                "an overflow action either returns the token or renormalises the other weights, not both");
 
   Capacity capacity{};  ///< places per expert
   Order order{};        ///< who is served first
@@ -52,6 +56,7 @@ struct admission {
     plan.fan_out = routed.fan_out();
     plan.experts = experts;
     index_t const copies = plan.tokens * plan.fan_out;
+    FAIRLEAD_EXPECTS(copies <= std::numeric_limits<std::int32_t>::max(), "a rank handles at most 2^31 - 1 copies at once", copies);
     plan.chosen.resize(copies);
     plan.weights.resize(copies);
     plan.positions.resize(copies);
@@ -71,6 +76,7 @@ struct admission {
              matrix_view<count_t> kept) const {
     index_t const ranks = kept.rows();
     index_t const experts = kept.cols();
+    FAIRLEAD_EXPECTS(where.ranks() == ranks && where.experts() == experts, "the placement is for other sizes", where.ranks(), where.experts(), ranks, experts);
     FAIRLEAD_EXPECTS(gathered.rows() == ranks && gathered.cols() == 2 * experts + 1, "one count row a rank",
                      gathered.rows(), gathered.cols(), ranks, experts);
     if constexpr (Capacity::scope == capacity_scope::none) {
@@ -148,7 +154,7 @@ struct implementation<admission<Capacity, Order, Overflow>, Backend> {
         }
         std::fill(counts.begin(), counts.end(), 0);
         index_t const places = policy.capacity.places(valid, experts, plan.fan_out, plan.ranks);
-        plan.dropped_copies = policy.overflow.reassign(plan.fan_out, places, sequence, plan.chosen.span(), counts);
+        plan.dropped_copies = policy.overflow.reassign(plan.fan_out, places, sequence, context.expert_mask, plan.chosen.span(), counts);
         detail::count_sequence(sequence, plan.chosen.span(), admitted, plan.positions.span());
       } else {
         detail::count_sequence(sequence, plan.chosen.span(), admitted, plan.positions.span());

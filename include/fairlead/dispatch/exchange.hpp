@@ -7,6 +7,7 @@
 #include <fairlead/core/token_schedule.hpp>
 #include <fairlead/dispatch/admission.hpp>
 #include <fairlead/dispatch/capacity.hpp>
+#include <fairlead/dispatch/detail/exchange_rows.hpp>
 #include <fairlead/dispatch/detail/place_copies.hpp>
 #include <fairlead/dispatch/detail/plan_tables.hpp>
 #include <fairlead/dispatch/rows.hpp>
@@ -96,6 +97,8 @@ struct exchange {
     FAIRLEAD_EXPECTS(alignment >= 1, "the alignment must be positive", alignment);
     FAIRLEAD_EXPECTS(where.ranks() == static_cast<index_t>(comm.size()), "the placement is for another number of ranks", where.ranks(), comm.size());
     FAIRLEAD_EXPECTS(where.experts() == plan.experts, "the placement is for another number of experts", where.experts(), plan.experts);
+    FAIRLEAD_EXPECTS(schedule.rows() == where.ranks() && schedule.cols() == where.replicas(), "a schedule has one row a rank and one column a replica", schedule.rows(), schedule.cols());
+    FAIRLEAD_EXPECTS(routed.tokens() == plan.tokens && routed.fan_out() == plan.fan_out, "plan with the routing that was admitted", routed.tokens(), plan.tokens);
     plan.ranks = comm.size();
     plan.rank = comm.rank();
     plan.placement_fingerprint = where.fingerprint();
@@ -174,11 +177,12 @@ struct exchange {
   void finish_combine(Backend const& on, exchange_plan<Space> const& plan, Pending& pending,
                       matrix_view<Value const> rows, matrix_view<Value const> tokens, wire_buffers<Value, Space>& wire,
                       matrix_view<Value> out) const {
+    check_own_rows(tokens.cols(), out.cols());
     if (pending) {
       pending->wait();
-      rows = wire.outer.as_matrix(plan.outer_rows, out.cols());
+      rows = detail::returned_rows(plan, wire, out.cols());
     }
-    combine_rows{}(on, rows, index_of(plan), weights_of(plan), tokens, out);
+    combine_rows{}(on, rows, detail::rows_of_copies(plan), detail::weights_of_copies(plan), tokens, out);
   }
 
   /// @brief Send the gradients of the returned rows to the experts, and take the gradients of the weights.
@@ -198,11 +202,14 @@ struct exchange {
       matrix_view<Value const> tokens, matrix_view<Value> rows, wire_buffers<Value, Space>& wire,
       matrix_view<float> grad_weights) const {
     FAIRLEAD_EXPECTS(grad_out.rows() == plan.tokens, "the plan is for another number of tokens", grad_out.rows(), plan.tokens);
-    wire.fit(plan, grad_out.cols());
-    if (plan.ranks > 1) { rows = wire.outer.as_matrix(plan.outer_rows, grad_out.cols()); }
-    combine_rows_backward{}(on, grad_out, index_of(plan), weights_of(plan), tokens, rows, grad_weights);
+    check_own_rows(tokens.cols(), grad_out.cols());
+    if (plan.ranks > 1) { rows = detail::returned_rows(plan, wire, grad_out.cols()); }
+    combine_rows_backward{}(on, grad_out, detail::rows_of_copies(plan), detail::weights_of_copies(plan), tokens, rows, grad_weights);
     if constexpr (Overflow::renormalises) { implementation<exchange, Backend>::renormalise_backward(on, plan, grad_weights); }
-    if (plan.ranks == 1) { return std::nullopt; }
+    if (plan.ranks == 1) {
+      detail::clear_padding(on, plan, rows);
+      return std::nullopt;
+    }
     return send<Comm>(on, comm, wire.outer, wire.outer_elements, wire.inner, wire.inner_elements);
   }
   /// @brief Put the received gradients into the expert buffer.
@@ -250,23 +257,18 @@ struct exchange {
                                 matrix_view<Value> grad_tokens) const {
     if (pending) {
       pending->wait();
-      grad_rows = wire.outer.as_matrix(plan.outer_rows, grad_tokens.cols());
+      grad_rows = detail::returned_rows(plan, wire, grad_tokens.cols());
     }
     // A copy that kept its own row has a weight; its gradient is added below, not taken from a row.
-    combine_rows{}(on, grad_rows, index_of(plan), matrix_view<float const>{}, matrix_view<Value const>{}, grad_tokens);
-    if constexpr (Overflow::keeps_own_row) { add_own_rows{}(on, grad_out, index_of(plan), weights_of(plan), grad_tokens); }
+    combine_rows{}(on, grad_rows, detail::rows_of_copies(plan), matrix_view<float const>{}, matrix_view<Value const>{}, grad_tokens);
+    if constexpr (Overflow::keeps_own_row) { add_own_rows{}(on, grad_out, detail::rows_of_copies(plan), detail::weights_of_copies(plan), grad_tokens); }
   }
 
  private:
+  static void check_own_rows([[maybe_unused]] index_t in, [[maybe_unused]] index_t out) {
+    if constexpr (Overflow::keeps_own_row) { FAIRLEAD_EXPECTS(in == out, "a token that stands in for an output must be as wide", in, out); }
+  }
   [[nodiscard]] admission<Capacity, Order, Overflow> entry() const { return {capacity, order, overflow}; }
-  template <class Space>
-  [[nodiscard]] static matrix_view<std::int32_t const> index_of(exchange_plan<Space> const& plan) {
-    return plan.copy_to_outer.as_matrix(plan.tokens, plan.fan_out);
-  }
-  template <class Space>
-  [[nodiscard]] static matrix_view<float const> weights_of(exchange_plan<Space> const& plan) {
-    return plan.weights.as_matrix(plan.tokens, plan.fan_out);
-  }
   template <class Comm, class Backend, class Value, class Space>
   [[nodiscard]] static auto send(Backend const& on, Comm& comm, buffer<Value, Space> const& from,
                                  buffer<index_t> const& from_offsets, buffer<Value, Space>& to,

@@ -51,7 +51,8 @@ static_assert(overflow_policy<identity>);
 /// @brief Read the fan_out choices as a preference list and serve each token by the first `served` that have room.
 ///
 /// "No token left behind": all first choices are tried before any second one. The weight is that of the choice taken,
-/// not renormalised. Choices that are not needed are dropped silently, they do not count as overflow.
+/// not renormalised. Choices that are not needed are left out; a plan does not count them as dropped, but a
+/// `step_report`, which sees only what routers wrote and experts computed, does.
 /// @source{mesh-TensorFlow, ntlb_top_2 routing}
 struct next_choice {
   static constexpr bool keeps_own_row = false;  ///< an unserved token contributes nothing
@@ -63,14 +64,15 @@ struct next_choice {
   /// @param fan_out choices a token
   /// @param places capacity per expert
   /// @param sequence copies in service order; order inside a choice is taken from it. @shape{tokens x fan_out}
+  /// @param allowed one byte an expert, zero = never chosen; empty = all allowed. @shape{experts or 0}
   /// @param[in,out] chosen expert of each copy, none where not served. @shape{tokens x fan_out}
   /// @param[in,out] counts scratch, copies per expert; zero at the start. @shape{experts}
-  /// @returns copies that no expert could take: tokens x served - served ones, of valid tokens
+  /// @returns experts wanted and not found: for each token `served`, or as many as it has choices, less those served
   /// @complexity O(tokens x fan_out^2), no allocation
-  index_t reassign(index_t fan_out, index_t places, std::span<std::int32_t const> sequence, std::span<expert_id> chosen,
-                   std::span<count_t> counts) const {
+  index_t reassign(index_t fan_out, index_t places, std::span<std::int32_t const> sequence,
+                   std::span<std::uint8_t const> /*allowed*/, std::span<expert_id> chosen, std::span<count_t> counts) const {
     FAIRLEAD_EXPECTS(served >= 1 && served <= fan_out, "next_choice serves between 1 and fan_out experts", served, fan_out);
-    index_t lost = 0;
+    index_t wanted = 0;
     for (index_t choice = 0; choice < fan_out; ++choice) {
       for (std::int32_t const copy : sequence) {
         if (copy % fan_out != choice) { continue; }
@@ -78,17 +80,24 @@ struct next_choice {
         expert_id& expert = chosen[static_cast<std::size_t>(copy)];
         index_t already = 0;  // earlier choices of this token still standing were served
         for (index_t j = 0; j < choice; ++j) { already += chosen[first + static_cast<std::size_t>(j)] != expert_id::none ? 1 : 0; }
-        if (choice == 0 && expert != expert_id::none) { lost += served; }
+        if (choice == 0) { wanted += wanted_by(chosen.subspan(first, static_cast<std::size_t>(fan_out))); }
         if (expert == expert_id::none) { continue; }
         if (already < served && counts[static_cast<std::size_t>(expert)] < places) {
           ++counts[static_cast<std::size_t>(expert)];
-          --lost;
+          --wanted;
         } else {
           expert = expert_id::none;
         }
       }
     }
-    return lost;
+    return wanted;
+  }
+
+ private:
+  [[nodiscard]] index_t wanted_by(std::span<expert_id const> choices) const noexcept {
+    index_t count = 0;
+    for (expert_id const expert : choices) { count += expert != expert_id::none ? 1 : 0; }
+    return count < served ? count : served;
   }
 };
 static_assert(overflow_policy<next_choice>);
@@ -105,12 +114,13 @@ struct reroute {
   /// @param fan_out choices a token
   /// @param places capacity per expert
   /// @param sequence copies in service order. @shape{tokens x fan_out}
+  /// @param allowed one byte an expert, zero = never chosen; empty = all allowed. @shape{experts or 0}
   /// @param[in,out] chosen expert of each copy, none where no room was left. @shape{tokens x fan_out}
   /// @param[in,out] counts scratch, copies per expert; zero at the start. @shape{experts}
   /// @returns copies that found no expert
   /// @complexity O(tokens x fan_out + overflow x experts x fan_out), no allocation
-  index_t reassign(index_t fan_out, index_t places, std::span<std::int32_t const> sequence, std::span<expert_id> chosen,
-                   std::span<count_t> counts) const {
+  index_t reassign(index_t fan_out, index_t places, std::span<std::int32_t const> sequence,
+                   std::span<std::uint8_t const> allowed, std::span<expert_id> chosen, std::span<count_t> counts) const {
     for (expert_id const expert : chosen) {
       if (expert != expert_id::none) { ++counts[static_cast<std::size_t>(expert)]; }
     }
@@ -139,6 +149,7 @@ struct reroute {
       index_t best = -1;
       for (index_t e = 0; e < static_cast<index_t>(counts.size()); ++e) {
         if (counts[static_cast<std::size_t>(e)] >= places) { continue; }
+        if (!allowed.empty() && allowed[static_cast<std::size_t>(e)] == 0) { continue; }
         if (best >= 0 && counts[static_cast<std::size_t>(e)] >= counts[static_cast<std::size_t>(best)]) { continue; }
         bool used = false;
         for (expert_id const other : mine) { used = used || to_index(other) == e; }

@@ -205,11 +205,7 @@ struct moe_layer {
   template <class Backend, class Comm>
   void start_combine_backward(state_type<Backend, Comm>& state, record_type<Backend, Comm>& record,
                               matrix_view<value_type const> grad_output) const {
-    FAIRLEAD_EXPECTS(record.context.phase != phase::evaluate, "an evaluation keeps nothing for a backward pass");
-    record.pending.emplace(dispatcher.start_combine_backward(
-        state.on, state.comm, record.plan, grad_output, record.tokens,
-        record.expert_out.as_matrix(record.plan.buffer_rows, expert.output_width()), record.wire,
-        record.grad_weights.as_matrix(record.plan.tokens, record.plan.fan_out)));
+    detail::start_combine_backward(*this, state, record, grad_output);
   }
   /// @brief Backward stage 2: wait, and group the gradients by expert.
   template <class Backend, class Comm>
@@ -233,10 +229,7 @@ struct moe_layer {
   template <class Backend, class Comm>
   void finish_dispatch_backward(state_type<Backend, Comm>& state, record_type<Backend, Comm>& record,
                                 matrix_view<value_type const> grad_output, matrix_view<value_type> grad_tokens) const {
-    dispatcher.finish_dispatch_backward(state.on, record.plan, *record.pending, detail::gradients_of_inputs(*this, record),
-                                        grad_output, record.wire,
-                                        record.grad_weights.as_matrix(record.plan.tokens, record.plan.fan_out), grad_tokens);
-    record.pending.reset();
+    detail::finish_dispatch_backward(*this, state, record, grad_output, grad_tokens);
   }
   /// @brief Backward stage 6: gradients of router, auxiliary loss, gate and shared expert. Local.
   template <class Backend, class Comm>

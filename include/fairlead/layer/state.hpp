@@ -56,6 +56,7 @@ struct layer_state {
   store_type store;                                  ///< experts
   typename detail::router_state_of<typename Layer::router_type>::type router{};  ///< bias, duals, stage
   signal_state_t<typename Layer::signal_type> signal;      ///< running counts of losses
+  parameter_layout expert_layout{};                  ///< blocks of one expert
   std::uint64_t step = 0;                            ///< number of training forward passes so far
   std::vector<index_t> global_counts{};                ///< routed copies per expert since the last global batch. @shape{experts}
 
@@ -97,7 +98,8 @@ struct step_record {
   buffer<value_type, memory_space> shared_out;         ///< output of the shared expert, later gradient of its input
   buffer<float, memory_space> grad_weights;            ///< @shape{tokens x fan_out}
   buffer<float, memory_space> grad_logits;             ///< @shape{tokens x experts}
-  index_t valid_tokens = 0;                            ///< tokens of this rank that are not masked
+  signal_state_t<typename Layer::signal_type> signal;  ///< the signal as this pass left it; other passes move on
+  bool differentiable = false;                         ///< whether the forward pass is complete and not yet used up
   step_report report;                                  ///< what the forward pass said
   double signal_loss = 0.0;                            ///< this rank's part of the auxiliary loss, known after backward
 };

@@ -15,23 +15,11 @@
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
-/// A run of positions of one expert's copies that go to one replica: outer row = base + position.
-struct replica_run {
-  std::int32_t end;   ///< first position that is no longer in the run
-  std::int32_t base;  ///< may be negative; base + position is not
-};
-/// A run of received rows that lie together in the expert buffer.
-struct regroup_run {
-  std::int32_t inner;   ///< first inner row
-  std::int32_t buffer;  ///< first buffer row
-  std::int32_t count;   ///< rows
-};
-
 /// The parts of `exchange_plan::tables`, which is one array so that a device needs one copy.
 struct plan_tables {
   std::span<std::int32_t> expert_first;  ///< first run of each expert. @shape{experts + 1}
-  std::span<std::int32_t> run_end;       ///< @shape{replicas}
-  std::span<std::int32_t> run_base;      ///< @shape{replicas}
+  std::span<std::int32_t> run_end;       ///< first position that no longer goes to a replica. @shape{replicas}
+  std::span<std::int32_t> run_base;      ///< outer row = base + position; may be negative. @shape{replicas}
   std::span<std::int32_t> regroup_inner;   ///< @shape{ranks x local slots}, by (slot, source)
   std::span<std::int32_t> regroup_buffer;  ///< @shape{ranks x local slots}
   std::span<std::int32_t> regroup_count;   ///< @shape{ranks x local slots}

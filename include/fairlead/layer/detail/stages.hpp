@@ -20,6 +20,12 @@ inline constexpr std::uint64_t gate_stream = std::uint64_t{1} << 40U;
 inline constexpr std::uint64_t shared_stream = gate_stream + 1;
 
 template <class Value>
+struct add_contiguous {
+  Value* to;
+  Value const* from;
+  FAIRLEAD_HD void operator()(index_t i) const { to[i] += from[i]; }
+};
+template <class Value>
 struct add_elements {
   Value* to;
   index_t to_stride;
@@ -31,11 +37,9 @@ struct add_elements {
 /// to += from, where `from` is contiguous.
 template <class Backend, class Value>
 void add_rows(Backend const& on, matrix_view<Value> to, Value const* from) {
-  if constexpr (host_backend<Backend>) {
-    if (to.contiguous()) {  // one long vector: no division inside the loop
-      for_each_element(on, to.rows() * to.cols(), add_elements<Value>{to.data(), 0, from, to.rows() * to.cols() + 1});
-      return;
-    }
+  if (to.contiguous()) {  // no division inside the loop
+    for_each_element(on, to.rows() * to.cols(), add_contiguous<Value>{to.data(), from});
+    return;
   }
   for_each_element(on, to.rows() * to.cols(), add_elements<Value>{to.data(), to.stride(), from, to.cols()});
 }
@@ -88,6 +92,11 @@ template <class Layer, class Backend, class Comm>
   if constexpr (has_state<typename Layer::router_type>) { state.router = layer.router.make_state(); }
   make_replicated(on, layer.gate.parameter_layout(), limits.seed, gate_stream, state.gate);
   make_replicated(on, layer.shared.parameter_layout(), limits.seed, shared_stream, state.shared);
+  state.expert_layout = layer.expert.parameter_layout();
+  if constexpr (Layer::has_shared) {
+    FAIRLEAD_EXPECTS(layer.shared.input_width() == layer.expert.input_width() && layer.shared.output_width() == layer.expert.output_width(),
+                     "the shared expert must be as wide as the others", layer.shared.input_width(), layer.shared.output_width());
+  }
   state.global_counts.assign(static_cast<std::size_t>(experts), 0);
   state.totals.assign(static_cast<std::size_t>(experts), 0);
   state.rank_copies.assign(static_cast<std::size_t>(ranks), 0);
@@ -121,7 +130,8 @@ template <class Layer, class Backend, class Comm>
 
 template <class Layer, class Backend, class Comm>
 [[nodiscard]] step_record<Layer, Backend, Comm> make_record(Layer const& layer, layer_state<Layer, Backend, Comm> const& state) {
-  step_record<Layer, Backend, Comm> record;
+  step_record<Layer, Backend, Comm> record{};
+  record.signal = state.signal;
   index_t const experts = layer.router.experts();
   index_t const fan_out = layer.router.fan_out();
   index_t const tokens = state.limits.max_tokens;
@@ -155,6 +165,8 @@ void route(Layer const& layer, State& state, matrix_view<typename Layer::value_t
   record.context = context;
   record.tokens = tokens;
   record.report = {};
+  record.differentiable = false;
+  if (context.phase == phase::train) { ++state.step; }
   record.logits.resize(count * experts);
   record.routing.resize(count, layer.router.fan_out());
   record.grad_weights.resize(count * layer.router.fan_out());
@@ -197,10 +209,11 @@ void plan(Layer const& layer, State& state, Record& record) {
   auto const all = std::as_const(state.gathered).view();
   layer.dispatcher.limit(all, state.where, layer.router.fan_out(), state.kept.view());
   auto const scheduled = layer.scheduler.schedule(std::as_const(state.kept).view(), state.where, state.schedule.view(), host_ws);
+  FAIRLEAD_EXPECTS_2(!scheduled || conserves(std::as_const(state.kept).view(), state.where, std::as_const(state.schedule).view()),
+                     "the scheduler must send each kept copy exactly once");
   layer.dispatcher.plan(on, state.comm, std::as_const(record.routing).view(), state.where, std::as_const(state.schedule).view(), record.plan, ws);
   record.report = summarise(all, state.where, std::as_const(state.schedule).view(), row_bytes(layer), state.totals, state.rank_copies);
   record.report.status = scheduled.status;
-  record.valid_tokens = state.gathered(state.comm.rank(), 2 * experts);
 
   index_t growths = 0;
   auto const fit = [&growths](auto& memory, index_t size) { growths += memory.resize(size) ? 1 : 0; };
@@ -213,8 +226,8 @@ void plan(Layer const& layer, State& state, Record& record) {
 
   if (record.context.phase == phase::train) {
     layer.signal.accumulate(state.totals, record.report.tokens, state.signal);
+    record.signal = state.signal;
     for (std::size_t e = 0; e < state.totals.size(); ++e) { state.global_counts[e] += state.totals[e]; }
-    ++state.step;
   }
 }
 
@@ -244,6 +257,7 @@ struct one_group {
 template <class Layer, class State, class Record>
 void compute(Layer const& layer, State& state, Record& record) {
   using value_type = typename Layer::value_type;
+  FAIRLEAD_EXPECTS(record.plan.placement_fingerprint == state.where.fingerprint(), "the record was planned for another placement");
   auto ws = state.scratch.view();
   index_t const rows = record.plan.buffer_rows;
   state.store.acquire(state.on, state.comm);
@@ -268,13 +282,46 @@ void compute(Layer const& layer, State& state, Record& record) {
 
 template <class Layer, class State, class Record>
 void finish_combine(Layer const& layer, State& state, Record& record, matrix_view<typename Layer::value_type> output) {
+  FAIRLEAD_EXPECTS(output.rows() == record.tokens.rows() && output.cols() == layer.expert.output_width(),
+                   "one output row a token, as wide as the experts' output", output.rows(), output.cols());
+  FAIRLEAD_EXPECTS(output.empty() || static_cast<void const*>(output.data()) != record.tokens.data() || record.context.phase == phase::evaluate,
+                   "a training pass keeps its input: give the output memory of its own");
   layer.dispatcher.finish_combine(state.on, record.plan, *record.pending, outputs(layer, record), record.tokens, record.wire, output);
   record.pending.reset();
   if constexpr (Layer::has_shared) { add_rows(state.on, output, std::as_const(record.shared_out).data()); }
+  record.differentiable = record.context.phase != phase::evaluate;
+}
+
+template <class Layer, class State, class Record>
+void start_combine_backward(Layer const& layer, State& state, Record& record, matrix_view<typename Layer::value_type const> grad_output) {
+  FAIRLEAD_EXPECTS(record.context.phase != phase::evaluate, "an evaluation keeps nothing for a backward pass");
+  FAIRLEAD_EXPECTS(record.differentiable, "a record serves one backward pass after one complete forward pass");
+  FAIRLEAD_EXPECTS(grad_output.rows() == record.plan.tokens && grad_output.cols() == layer.expert.output_width(),
+                   "one gradient row a token, as wide as the experts' output", grad_output.rows(), grad_output.cols());
+  record.differentiable = false;
+  record.pending.emplace(layer.dispatcher.start_combine_backward(
+      state.on, state.comm, record.plan, grad_output, record.tokens,
+      record.expert_out.as_matrix(record.plan.buffer_rows, layer.expert.output_width()), record.wire,
+      record.grad_weights.as_matrix(record.plan.tokens, record.plan.fan_out)));
+}
+
+template <class Layer, class State, class Record>
+void finish_dispatch_backward(Layer const& layer, State& state, Record& record, matrix_view<typename Layer::value_type const> grad_output,
+                              matrix_view<typename Layer::value_type> grad_tokens) {
+  FAIRLEAD_EXPECTS(grad_tokens.rows() == record.plan.tokens && grad_tokens.cols() == layer.expert.input_width(),
+                   "one gradient row a token, as wide as the token", grad_tokens.rows(), grad_tokens.cols());
+  FAIRLEAD_EXPECTS(grad_tokens.empty() || grad_tokens.data() != grad_output.data(), "grad_tokens needs memory of its own");
+  layer.dispatcher.finish_dispatch_backward(state.on, record.plan, *record.pending, gradients_of_inputs(layer, record), grad_output,
+                                            record.wire, record.grad_weights.as_matrix(record.plan.tokens, record.plan.fan_out), grad_tokens);
+  record.pending.reset();
 }
 
 template <class Layer, class State, class Record>
 void compute_backward(Layer const& layer, State& state, Record& record) {
+  using backend_type = std::remove_cvref_t<decltype(state.on)>;
+  static_assert(trainable_on<std::remove_cvref_t<decltype(layer.expert)>, backend_type>, "backward needs an expert that models fairlead::trainable_on");
+  static_assert(has_gradient_on<std::remove_cvref_t<decltype(layer.router)>, backend_type>, "backward needs a router that models fairlead::has_gradient_on");
+  FAIRLEAD_EXPECTS(record.plan.placement_fingerprint == state.where.fingerprint(), "the record was planned for another placement");
   index_t const rows = record.plan.buffer_rows;
   record.grad_in.resize(rows * layer.expert.input_width());
   auto ws = state.scratch.view();
@@ -305,7 +352,7 @@ void route_backward(Layer const& layer, State& state, Record& record,
   } else {
     layer.router.backward(state.on, logits, record.context, routed, grad_weights, grad_logits, ws);
   }
-  record.signal_loss = layer.signal.add_gradient(state.on, logits, routed, record.context, std::as_const(state.signal),
+  record.signal_loss = layer.signal.add_gradient(state.on, logits, routed, record.context, std::as_const(record.signal),
                                                  signal_scale, grad_logits, ws);
   layer.gate.backward(state.on, std::as_const(state.gate.values).span(), record.tokens, matrix_view<float const>(grad_logits),
                       state.gate.gradients.span(), grad_tokens, ws);
@@ -339,14 +386,14 @@ void zero_gradients(State& state) {
 }
 
 template <class Layer, class State, class Function>
-void each_parameter(Layer const& layer, State& state, Function& f) {
+void each_parameter(Layer const&, State& state, Function& f) {
   using value_type = typename Layer::value_type;
   using array_type = parameter_array<value_type>;
   f(array_type{parameter_scope::replicated, expert_id::none, &state.gate.layout, state.gate.values.span(), state.gate.gradients.span()});
   if constexpr (Layer::has_shared) {
     f(array_type{parameter_scope::replicated, expert_id::none, &state.shared.layout, state.shared.values.span(), state.shared.gradients.span()});
   }
-  parameter_layout const layout = layer.expert.parameter_layout();
+  parameter_layout const& layout = state.expert_layout;
   state.store.each([&f, &layout](expert_id expert, std::span<value_type> values, std::span<value_type> gradients) {
     f(array_type{parameter_scope::expert, expert, &layout, values, gradients});
   });
