@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "optim/reference.hpp"
@@ -12,13 +13,13 @@
 namespace fl = fairlead;
 
 TEST_CASE("two steps of AdamW are those computed by hand", "[optim]") {
-  // beta1 = beta2 = 0.5, epsilon = 0, decay 0.1, rate 0.5, p = 1; g = 2, then -1.
+  // beta1 = beta2 = 0.5, epsilon too small to matter, decay 0.1, rate 0.5, p = 1; g = 2, then -1.
   // 1: m = 1, v = 2, m' = 2, v' = 4, p = 0.95 - 0.5 * 2 / 2 = 0.45
   // 2: m = 0, p = 0.95 * 0.45 = 0.4275; with g = 1 instead: m = 1, v = 1.5, m' = 4/3, v' = 2,
   //    p = 0.4275 - 0.5 * (4/3) / sqrt(2)
   fl::parameter_layout layout;
   layout.add("w", 1, 1, 0.0);
-  fl::adamw const policy{.rate = 0.5, .first_decay = 0.5, .second_decay = 0.5, .epsilon = 0.0, .decay = 0.1};
+  fl::adamw const policy{.rate = 0.5, .first_decay = 0.5, .second_decay = 0.5, .epsilon = 1e-200, .decay = 0.1};
   fl::serial const on;
   for (double const second : {-1.0, 1.0}) {
     auto state = policy.make_state<double>(on, 1);
@@ -35,7 +36,7 @@ TEST_CASE("two steps of AdamW are those computed by hand", "[optim]") {
 TEST_CASE("the first step of AdamW has the size of the rate, whatever the gradient's size", "[optim]") {
   fl::parameter_layout layout;
   layout.add("w", 1, 4, 0.0, false);
-  fl::adamw const policy{.rate = 0.125, .epsilon = 0.0};
+  fl::adamw const policy{.rate = 0.125, .epsilon = 1e-30};
   fl::serial const on;
   auto state = policy.make_state<float>(on, 4);
   std::vector<float> p(4, 1.0F);
@@ -85,6 +86,11 @@ TEST_CASE("AdamW refuses sizes, steps and fields that do not fit", "[optim]") {
   CHECK_NOTHROW(policy.update(on, layout, std::span<float>(p), g, state, 1));
   CHECK_THROWS_AS(policy.update(on, layout, std::span<float>(p), g, small, 1), fl::contract_violation);
   CHECK_THROWS_AS(policy.update(on, layout, std::span<float>(p), g, state, 0), fl::contract_violation);
+  for (double const epsilon : {0.0, -1e-8, 1e-60, 1e60, std::numeric_limits<double>::infinity(), std::nan("")}) {
+    CAPTURE(epsilon);
+    fl::adamw const unbounded{.epsilon = epsilon};  // 1e-60 is 0 and 1e60 no number in float
+    CHECK_THROWS_AS(unbounded.update(on, layout, std::span<float>(p), g, state, 1), fl::contract_violation);
+  }
   fl::adamw const wrong{.second_decay = 1.0};
   CHECK_THROWS_AS(wrong.update(on, layout, std::span<float>(p), g, state, 1), fl::contract_violation);
 }

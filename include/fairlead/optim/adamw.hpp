@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <type_traits>
 
@@ -30,7 +31,7 @@ struct adamw {
   double rate = 1e-3;           ///< learning rate
   double first_decay = 0.9;     ///< share of the old first moment (beta 1)
   double second_decay = 0.999;  ///< share of the old second moment (beta 2)
-  double epsilon = 1e-8;        ///< bounds the step where gradients vanish; with 0 a parameter whose gradients were all 0 becomes NaN
+  double epsilon = 1e-8;        ///< bounds the step where gradients vanish; positive and finite in the type of the parameters
   double decay = 0.01;          ///< weight decay of the blocks that decay
 
   /// @brief Make the state of an array of parameters before its first step.
@@ -64,8 +65,11 @@ struct adamw {
   void update(Backend const& on, parameter_layout const& layout, std::span<Value> values,
               std::span<std::type_identity_t<Value> const> gradients,
               adamw_state<Value, typename Backend::memory_space>& state, std::int64_t step) const {
-    FAIRLEAD_EXPECTS(rate >= 0.0 && epsilon >= 0.0 && decay >= 0.0, "need rate, epsilon, decay >= 0", rate, epsilon,
-                     decay);
+    FAIRLEAD_EXPECTS(rate >= 0.0 && decay >= 0.0, "need rate, decay >= 0", rate, decay);
+    // With 0 a parameter whose gradients were all 0 would become 0 / 0; a small double may be 0 in `Value`.
+    FAIRLEAD_EXPECTS(epsilon > 0.0 && epsilon <= static_cast<double>(std::numeric_limits<Value>::max()) &&
+                         static_cast<Value>(epsilon) > Value{0},
+                     "epsilon must be positive and finite in the type of the parameters", epsilon);
     FAIRLEAD_EXPECTS(first_decay >= 0.0 && first_decay < 1.0 && second_decay >= 0.0 && second_decay < 1.0,
                      "the decays of the moments must be in [0, 1)", first_decay, second_decay);
     FAIRLEAD_EXPECTS(static_cast<index_t>(values.size()) == layout.size() && gradients.size() == values.size(),
