@@ -105,6 +105,9 @@ TEST_CASE("a trace that lies is refused with a reason", "[workload][trace]") {
   CHECK(says(why(numpy_file(dictionary("<u2", "(1, 1"), "ab")), "shape"));
   CHECK(says(why(numpy_file(dictionary("<u2", "(99999999999999, 2)"), "ab")), "too large"));
   CHECK(says(why(numpy_file(dictionary("<u2", "(2000000000, 2000000000, 2000000000)"), "ab")), "too large"));
+  CHECK(says(why(numpy_file(dictionary("<u2", "(2000000000, 2000000000, 2000000000, 0)"), "")), "too large"));
+  CHECK(says(why(numpy_file(dictionary("<u2", "(2000000000, 2000000000, 2000000000, 0, 1)"), "")), "too large"));
+  CHECK(says(why(numpy_file(dictionary("<u2", "(0, 2000000000, 2000000000)"), "")), "too large"));
   CHECK(says(why(numpy_file(dictionary("<u2", "(2000000000, 100)"), "ab")), "ends before"));
   CHECK(says(why(numpy_file("{'shape': (1, 1)}", "ab")), "descr"));
   CHECK(says(why(numpy_file(dictionary("<i2", "(1, 2)"), little_endian<std::int16_t>({1, -1}))), "element 1 is negative"));

@@ -103,13 +103,15 @@ inline trace trace::read(std::istream& in, std::string const& label) {
   result.experts_ = header.shape[dimensions - 1];
   result.ranks_ = dimensions > 1 ? header.shape[dimensions - 2] : 1;
   result.outer_.assign(header.shape.begin(), header.shape.end() - static_cast<std::ptrdiff_t>(std::min<std::size_t>(dimensions, 2)));
+  // A zero must not hide other dimensions whose product overflows: no product of any of them is larger than this one.
   index_t elements = 1;
   constexpr index_t most = index_t{1} << 40U;
-  bool const empty = std::find(header.shape.begin(), header.shape.end(), 0) != header.shape.end();
   for (index_t const size : header.shape) {
-    if (!empty && elements > most / size) { detail::refuse(label, "the shape is too large"); }
+    if (size == 0) { continue; }
+    if (elements > most / size) { detail::refuse(label, "the shape is too large"); }
     elements *= size;
   }
+  if (std::find(header.shape.begin(), header.shape.end(), 0) != header.shape.end()) { elements = 0; }
   result.size_ = 1;
   for (index_t const size : result.outer_) { result.size_ *= size; }
   // Memory grows with what is really there: a lying header cannot ask for more than the file holds.
