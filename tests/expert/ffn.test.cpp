@@ -54,13 +54,15 @@ TEST_CASE("a gated bank equals plain loops in double, with and without bias", "[
 }
 
 TEST_CASE("groups and hidden layers of several pieces equal plain loops, on any number of threads", "[expert]") {
-  fl::dense_ffn<double, fl::silu> const expert{.width = 4, .hidden = 2500};
-  std::vector<index_t> const counts{3, 40, 0, 11};
-  bank<fl::dense_ffn<double, fl::silu>> one(expert, counts, 1);
-  exact<fl::dense_ffn<double, fl::silu>> const e(one, {expert_test::silu, expert_test::silu_slope}, false);
-  one.forward(fl::serial{});
-  one.backward(fl::serial{});
-  CHECK(expert_test::compare(one, e, 1e-12, true) == "equal");
+  auto const several_pieces = [](auto const& expert, bool gated) {
+    bank<std::decay_t<decltype(expert)>> one(expert, {3, 9, 0, 5}, 1);
+    exact<std::decay_t<decltype(expert)>> const e(one, {expert_test::silu, expert_test::silu_slope}, gated);
+    one.forward(fl::serial{});
+    one.backward(fl::serial{});
+    return expert_test::compare(one, e, 1e-12, true);
+  };
+  CHECK(several_pieces(fl::dense_ffn<double, fl::silu>{.width = 4, .hidden = 4100}, false) == "equal");
+  CHECK(several_pieces(fl::gated_ffn<double, fl::silu>{.width = 3, .hidden = 4100, .bias = true}, true) == "equal");
 
   fl::gated_ffn<float> const narrow{.width = 3, .hidden = 5};
   std::vector<index_t> const many{3000, 1, 1600, 1535};
