@@ -242,6 +242,65 @@ TEST_CASE("bad shapes of one rank are refused when the operation starts") {
   CHECK_THROWS_AS(fl::inproc::world(0), fl::contract_violation);
 }
 
+TEST_CASE("a rank that throws does not wait for the operations it holds, whatever the others wait for") {
+  fl::serial const on;
+  fl::inproc::world world{2};
+  enum class held { send, receive, collective, in_a_vector };
+  for (held const kind : {held::send, held::receive, held::collective, held::in_a_vector}) {
+    for (index_t const thrower : {0, 1}) {
+      CHECK_THROWS_WITH(world.run([&](fl::inproc::communicator comm) {
+        std::vector<int> value{1}, other{2};
+        index_t const peer = 1 - comm.rank();
+        if (comm.rank() == thrower) {
+          auto const start = [&] {
+            if (kind == held::send) { return comm.send(on, std::span<int>(value), peer); }
+            if (kind == held::collective) { return comm.all_reduce(on, std::span<int>(value), fl::reduction::sum); }
+            return comm.receive(on, std::span<int>(value), peer);
+          };
+          auto operation = start();
+          std::vector<fl::inproc::operation> more;
+          if (kind == held::in_a_vector) { more.push_back(std::move(operation)); }
+          throw std::runtime_error("this rank gives up");
+        }
+        if (kind == held::collective) {
+          comm.receive(on, std::span<int>(other), peer).wait();
+        } else {
+          comm.barrier();
+        }
+        if (kind == held::send) { comm.receive(on, std::span<int>(other), peer).wait(); }
+        if (kind == held::receive) { comm.send(on, std::span<int>(other), peer).wait(); }
+      }),
+                        "this rank gives up");
+    }
+  }
+  auto const sizes = world.run([](fl::inproc::communicator comm) {  // the world is whole
+    comm.barrier();
+    return comm.size();
+  });
+  CHECK(sizes == std::vector<index_t>{2, 2});
+}
+
+TEST_CASE("operations started and waited for while another exception is on its way are ordinary ones") {
+  fl::inproc::world world{2};
+  struct sums_when_destroyed {
+    fl::inproc::communicator comm;
+    int& value;
+    ~sums_when_destroyed() {
+      auto const operation = comm.all_reduce(fl::serial{}, std::span<int>(&value, 1), fl::reduction::sum);
+    }
+  };
+  auto const sums = world.run([&](fl::inproc::communicator comm) {
+    int value = static_cast<int>(comm.rank()) + 1;
+    try {
+      sums_when_destroyed const last{comm, value};
+      throw std::runtime_error("on all ranks");
+    } catch (std::runtime_error const&) {}
+    comm.barrier();
+    return value;
+  });
+  CHECK(sums == std::vector<int>{3, 3});
+}
+
 TEST_CASE("a rank that leaves without a collective that others wait for is an error, not a hang") {
   fl::serial const on;
   fl::inproc::world world{3};

@@ -211,7 +211,8 @@ class world {
   /// @brief Call `body(communicator)` on one thread a rank, and wait for all of them.
   ///
   /// If a rank throws, the others get `aborted` from the collective they are in, or from the next one; so nothing
-  /// hangs, and the world can be used again. The same body is called by all threads.
+  /// hangs, and the world can be used again. Operations that a rank holds when it throws are not waited for, see
+  /// `operation`. The same body is called by all threads.
   /// @param body callable with a `communicator`
   /// @returns a vector with the result of each rank, or nothing if body returns nothing
   /// @throws the exception of the lowest rank that threw anything but `aborted`

@@ -5,6 +5,7 @@
 #include <fairlead/comm/detail/inproc_state.hpp>
 
 #include <cstdint>
+#include <exception>
 #include <utility>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -15,7 +16,9 @@ class communicator;
 /// @brief A collective that this rank started.
 ///
 /// Waiting also moves the data of the rank's other operations, so ranks may wait in any order. The destructor waits and
-/// drops errors.
+/// drops errors. But when it runs because of an exception it does not wait: the other ranks might be waiting for what
+/// this rank will never start. It aborts the world (as if the exception had left the body already, even if it is caught
+/// on the way) and returns when no rank reads or writes this rank's buffers any more.
 class operation {
  public:
   operation(operation&& other) noexcept
@@ -23,7 +26,8 @@ class operation {
         number_(other.number_),
         rank_(other.rank_),
         peer_(other.peer_),
-        kind_(other.kind_) {}
+        kind_(other.kind_),
+        exceptions_(std::uncaught_exceptions()) {}
   operation& operator=(operation&& other) noexcept {
     if (this != &other) {
       finish();
@@ -55,8 +59,17 @@ class operation {
  private:
   friend communicator;
   operation(detail::inproc_state* state, collective kind, std::int64_t number, index_t rank, index_t peer) noexcept
-      : state_(state), number_(number), rank_(rank), peer_(peer), kind_(kind) {}
+      : state_(state),
+        number_(number),
+        rank_(rank),
+        peer_(peer),
+        kind_(kind),
+        exceptions_(std::uncaught_exceptions()) {}
   void finish() noexcept {
+    if (state_ != nullptr && std::uncaught_exceptions() > exceptions_) {
+      std::exchange(state_, nullptr)->abandon();
+      return;
+    }
     try {
       wait();
     } catch (...) {  // whoever wants to know calls wait()
@@ -67,6 +80,7 @@ class operation {
   index_t rank_;
   index_t peer_;
   collective kind_;
+  int exceptions_;  // under way when this object was made; more of them in the destructor mean unwinding
 };
 static_assert(pending_operation<operation>);
 

@@ -134,6 +134,11 @@ class inproc_state {
     aborted_.store(true);
     wake_all();
   }
+  // By a rank that unwinds with operations under way: afterwards nobody touches its buffers.
+  void abandon() noexcept {
+    abort();
+    drain();
+  }
   void finish(index_t rank) noexcept {
     rank_[size(rank)].finished_at.store(rank_[size(rank)].started);
     wake_all();
@@ -237,8 +242,11 @@ class inproc_state {
     return false;
   }
   void end_pull() noexcept { pulls_.fetch_sub(1); }
-  [[noreturn]] void leave() {
+  void drain() noexcept {
     while (pulls_.load() != 0) { std::this_thread::yield(); }
+  }
+  [[noreturn]] void leave() {
+    drain();
     throw inproc::aborted();
   }
 
