@@ -78,7 +78,8 @@ TEST_CASE("a minimal router is a model and passes the law kit") {
   STATIC_REQUIRE(fl::router_on<minimal, fl::serial>);
   STATIC_REQUIRE(fl::router_on<model<>, fl::serial>);
   STATIC_REQUIRE_FALSE(fl::causal<minimal>);
-  CHECK(fl::laws::check_router(minimal{}, {.tokens = 10}));
+  CHECK(fl::laws::check_router(minimal{}, {.tokens = 10, .by_score = false}));
+  CHECK_FALSE(fl::laws::check_router(minimal{}, {.tokens = 10}));
 }
 
 TEST_CASE("a router that misses a member is no router") {

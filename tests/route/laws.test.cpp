@@ -9,6 +9,7 @@
 #include <fairlead/route/switch_top_1.hpp>
 #include <fairlead/route/top_k.hpp>
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -29,7 +30,9 @@ TEMPLATE_TEST_CASE("group-limited routers keep the laws", "", fl::softmax_group_
                    (fl::token_choice<fl::softmax_score, fl::group_limited<fl::group_top_share_sum>,
                                      fl::sum_over_chosen, fl::multiplicative_jitter>)) {
   TestType const router{.experts = 16, .k = 4, .selection = {.groups = 4, .kept_groups = 2}};
-  CHECK(fl::laws::check_router(router, {.tokens = 35, .skew = 0.5, .seed = 4}));
+  CHECK(fl::laws::check_router(router, {.tokens = 35, .skew = 0.5, .seed = 4, .best_win = false}));
+  auto const unlimited = fl::laws::check_router(router, {.tokens = 35, .skew = 0.5, .seed = 4});
+  CHECK_FALSE(unlimited);  // groups keep better experts out, or leave slots empty under masks
 }
 
 TEST_CASE("switch_top_1 and gshard_top_2 keep the laws") {
@@ -54,7 +57,9 @@ TEST_CASE("table routers keep the laws") {
 
 namespace {
 
-enum class fault { none, duplicate, tie, peek, weight_on_none, nan_weight, nan_chosen, mask, forgets_row, gradient };
+enum class fault {
+  none, duplicate, tie, peek, weight_on_none, nan_weight, nan_chosen, mask, forgets_row, gradient, lowest, one_short, empty
+};
 
 // Right except for one planted fault.
 struct faulty {
@@ -69,15 +74,32 @@ struct faulty {
              fl::routing_view out, fl::workspace& ws) const {
     fl::route_context context = given;
     if (what == fault::mask) { context.token_mask = {}; }
+    if (what == fault::lowest) {
+      fl::matrix<float> turned(logits.rows(), n);
+      for (fl::index_t t = 0; t < logits.rows(); ++t) {
+        for (fl::index_t e = 0; e < n; ++e) {
+          turned(t, e) = fl::is_candidate(logits(t, e)) ? std::max(-logits(t, e), std::numeric_limits<float>::lowest())
+                                                        : logits(t, e);
+        }
+      }
+      good().route(on, turned.view(), context, out, ws);
+      return;
+    }
     good().route(on, logits, context, out, ws);
     for (fl::index_t t = 0; t < logits.rows(); ++t) {
       auto const none = [&](fl::index_t j) { return out.experts(t, j) == fl::expert_id::none; };
       if (what == fault::duplicate && !none(1)) { out.experts(t, 1) = out.experts(t, 0); }
-      if (what == fault::tie && context.expert_mask.empty() && !none(1) && logits(t, 0) == logits(t, 1) && logits(t, 1) == logits(t, n - 1)) {
+      bool all_equal = true;
+      for (fl::index_t e = 1; e < n; ++e) { all_equal = all_equal && logits(t, e) == logits(t, 0); }
+      if (what == fault::tie && context.expert_mask.empty() && !none(1) && all_equal) {
         out.experts(t, 0) = static_cast<fl::expert_id>(n - 1);
       }
       if (what == fault::peek && !none(1) && logits(0, 0) > logits(t, 0)) {
         std::swap(out.experts(t, 0), out.experts(t, 1));
+      }
+      for (fl::index_t j = what == fault::empty ? 0 : 1; (what == fault::empty || what == fault::one_short) && j < 2; ++j) {
+        out.experts(t, j) = fl::expert_id::none;
+        out.weights(t, j) = 0.0F;
       }
       if (what == fault::weight_on_none && none(1)) { out.weights(t, 1) = 0.5F; }
       if (what == fault::nan_weight && none(1)) { out.weights(t, 1) = std::numeric_limits<float>::quiet_NaN(); }
@@ -118,4 +140,10 @@ TEST_CASE("the law kit passes a right router and names each planted fault") {
   says(fault::mask, "a masked token is routed nowhere");
   says(fault::forgets_row, "batch-mates");
   says(fault::gradient, "central differences");
+  says(fault::lowest, "the best scores win");
+  says(fault::one_short, "no slot is none while candidates are left");
+  says(fault::empty, "a token with a candidate has an expert");
+  fl::laws::router_problem limited = problem;  // what a router under a group rule is held to
+  limited.best_win = false;
+  CHECK(fl::laws::check_router(faulty{fault::empty}, limited).reason().find("has an expert") != std::string::npos);
 }

@@ -18,8 +18,10 @@ namespace laws {
 /// Laws: ids in range or none, distinct in a token; weights finite, 0 where none; NaN and -inf never chosen; masked
 /// tokens and experts never routed; equal calls (and recomputation) give equal bits, whatever `out` held and however
 /// rows are strided; scratch within `workspace_bytes`; zero tokens legal. Causal routers: a token routed alone, or in
-/// a reversed batch, goes where it went in the batch. With `by_score`: equal scores go to the lowest ids. Routers with
-/// gradient: overwritten, zero for masked tokens, equal to central differences.
+/// a reversed batch, goes where it went in the batch. With `by_score`: equal scores go to the lowest ids, and in
+/// evaluation a token with a candidate has an expert; with `best_win` too, no slot is none while candidates are left, and
+/// no score that was left is above a chosen one (stateless routers). Routers with gradient: overwritten, zero for masked
+/// tokens, equal to central differences.
 /// @param router the router
 /// @param on host backend
 /// @param problem what to try

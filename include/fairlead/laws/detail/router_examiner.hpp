@@ -11,6 +11,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct router_problem {
   std::int32_t vocabulary = 32;  ///< token ids are below this
   /// Whether the scores alone decide, so that of equal scores the lowest ids win (not for tables of token ids).
   bool by_score = true;
+  /// With `by_score`: whether nothing but the logits decides in evaluation, so that the best of a token win and no slot
+  /// stays empty (not under a group rule). The order of stateful routers is not compared: their state may move it.
+  bool best_win = true;
 };
 
 namespace detail {
@@ -234,8 +238,35 @@ class router_examiner {
           if (view.experts(t, i) == view.experts(t, j)) { return broken("the experts of a token are distinct"); }
         }
       }
+      if (valid && problem_.by_score && context.phase == phase::evaluate) {
+        if (char const* const law = best_of_token(scores, context, view, t); law != nullptr) {
+          return verdict::broken(law, " [", what, ", token ", t, ", seed ", problem_.seed, ']');
+        }
+      }
     }
     return {};
+  }
+  // The law that the choice of a well-formed token breaks, or null.
+  [[nodiscard]] char const* best_of_token(matrix_view<float const> scores, route_context const& context,
+                                          const_routing_view out, index_t token) const {
+    index_t chosen = 0, candidates = 0;
+    float worst_chosen = std::numeric_limits<float>::infinity(), best_left = -std::numeric_limits<float>::infinity();
+    for (index_t e = 0; e < router_.experts(); ++e) {
+      bool const masked = !context.expert_mask.empty() && context.expert_mask[static_cast<std::size_t>(e)] == 0;
+      float const score = scores(token, e);
+      if (masked || !is_candidate(score)) { continue; }
+      ++candidates;
+      bool takes = false;
+      for (index_t j = 0; j < out.fan_out(); ++j) { takes = takes || to_index(out.experts(token, j)) == e; }
+      chosen += takes ? 1 : 0;
+      float& side = takes ? worst_chosen : best_left;
+      side = (score > side) == takes ? side : score;
+    }
+    if (candidates > 0 && chosen == 0) { return "a token with a candidate has an expert"; }
+    if (!problem_.best_win) { return nullptr; }
+    if (chosen < candidates && chosen < out.fan_out()) { return "no slot is none while candidates are left"; }
+    if (!has_state<Router> && worst_chosen < best_left) { return "the best scores win"; }
+    return nullptr;
   }
   [[nodiscard]] static bool same_row(routing<> const& a, index_t row_a, routing<> const& b, index_t row_b) {
     for (index_t j = 0; j < a.fan_out(); ++j) {
