@@ -203,3 +203,35 @@ TEST_CASE("traced lists operations in order of starting, with their bytes and or
   });
   CHECK(good == std::vector<bool>(2, true));
 }
+
+TEST_CASE("an operation started before the trace was cleared writes nothing into the new trace") {
+  fl::serial const on;
+  fl::inproc::world world{2};
+  auto const good = world.run([&](fl::inproc::communicator plain) {
+    fl::traced comm(plain);
+    std::vector<float> mine(3), all(6), again(6);
+    auto old = comm.all_gather(on, mine, std::span<float>(all));
+    comm.clear();
+    auto const fresh = comm.all_gather(on, mine, std::span<float>(again));
+    old.wait();
+    auto const events = comm.events();
+    return events.size() == 1 && events[0].waited_s == 0.0 && events[0].ended_s == 0.0;
+  });
+  CHECK(good == std::vector<bool>(2, true));
+}
+
+TEST_CASE("adaptors refuse offsets of the wrong length before they look at them, and count nothing") {
+  fl::serial const on;
+  std::vector<double> a(4), b(4);
+  std::vector<index_t> const right{0, 1}, longer{0, 1, 2}, none;
+  auto const refused = [&](std::vector<index_t> const& out, std::vector<index_t> const& in) {
+    fl::counted comm(fl::alone{});
+    CHECK_THROWS_AS(comm.all_to_all_v(on, a.data(), out, b.data(), in), fl::contract_violation);
+    return comm.counters().calls(collective::all_to_all_v) == 0 && comm.counters().total() == fl::traffic{};
+  };
+  CHECK(refused(longer, right));
+  CHECK(refused(right, longer));
+  CHECK(refused(longer, longer));
+  CHECK(refused(right, none));
+  CHECK(refused(none, right));
+}

@@ -26,6 +26,7 @@ namespace detail {
 struct trace_log {
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
   std::vector<traced_event> events;
+  std::size_t cleared = 0;  // how often; lines of earlier traces are gone
   [[nodiscard]] double now_s() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
@@ -40,12 +41,12 @@ class traced_operation {
   /// @param log the trace
   /// @param line its line there
   traced_operation(Operation inner, std::shared_ptr<detail::trace_log> log, std::size_t line)
-      : inner_(std::move(inner)), log_(std::move(log)), line_(line) {}
+      : inner_(std::move(inner)), log_(std::move(log)), line_(line), cleared_(log_->cleared) {}
   /// @brief Wait for the operation underneath, and note when.
   void wait() {
     double const called = log_->now_s();
     inner_.wait();
-    if (line_ < log_->events.size()) {  // not cleared since
+    if (cleared_ == log_->cleared) {  // else the line is gone, or another operation's
       log_->events[line_].waited_s = called;
       log_->events[line_].ended_s = log_->now_s();
     }
@@ -55,6 +56,7 @@ class traced_operation {
   Operation inner_;
   std::shared_ptr<detail::trace_log> log_;
   std::size_t line_;
+  std::size_t cleared_;
 };
 
 namespace detail {
@@ -85,8 +87,11 @@ class traced : public detail::observed<Comm, detail::tracing> {
   }
   /// @returns what happened so far, in order of starting; valid until the next operation
   [[nodiscard]] std::span<traced_event const> events() const noexcept { return this->observer().log->events; }
-  /// @brief Forget all events.
-  void clear() noexcept { this->observer().log->events.clear(); }
+  /// @brief Forget all events, also those of operations that have not been waited for.
+  void clear() noexcept {
+    this->observer().log->events.clear();
+    ++this->observer().log->cleared;
+  }
 };
 
 /// An adaptor does not change the order.

@@ -3,6 +3,7 @@
 /// @file
 /// @brief The common body of communicator adaptors: pass every collective on, and let an observer see its traffic.
 #include <fairlead/comm/traffic.hpp>
+#include <fairlead/core/contract.hpp>
 
 #include <span>
 #include <type_traits>
@@ -37,6 +38,10 @@ class observed {
     requires has_all_to_all_v<Comm, Value, Backend>
   auto all_to_all_v(Backend const& on, Value const* send, std::span<index_t const> send_offsets, Value* receive,
                     std::span<index_t const> receive_offsets) {
+    // The traffic reads the offsets before the communicator underneath looks at them.
+    FAIRLEAD_EXPECTS(static_cast<index_t>(send_offsets.size()) == size() + 1 &&
+                         static_cast<index_t>(receive_offsets.size()) == size() + 1,
+                     "give one offset a rank and the end", send_offsets.size(), receive_offsets.size(), size());
     return observer_.observe(collective::all_to_all_v,
                              traffic_of_all_to_all(rank(), sizeof(Value), send_offsets, receive_offsets),
                              [&] { return comm_.all_to_all_v(on, send, send_offsets, receive, receive_offsets); });
