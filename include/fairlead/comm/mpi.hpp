@@ -51,11 +51,15 @@ class session {
 
 /// @brief A collective that this rank started.
 ///
-/// Ranks may wait in different orders. The destructor waits and drops errors.
+/// Ranks may wait in different orders. The destructor waits and drops errors. But when it runs because of an exception,
+/// it waits no longer than a second: the other ranks might be waiting for what this rank will never start. An operation
+/// that is then left under way may still read and write its buffers, and its communicator can start nothing more; let
+/// the exception reach `session`, which aborts all ranks.
 class operation {
  public:
   /// @brief Take over what `other` holds; it holds nothing afterwards.
-  operation(operation&&) noexcept = default;
+  operation(operation&& other) noexcept
+      : state_(std::move(other.state_)), index_(other.index_), exceptions_(std::uncaught_exceptions()) {}
   /// @brief Take over what `other` holds.
   operation& operator=(operation&& other) noexcept {
     if (this != &other) {
@@ -80,15 +84,20 @@ class operation {
  private:
   friend class communicator;
   operation(std::shared_ptr<detail::mpi_state> state, std::size_t index) noexcept
-      : state_(std::move(state)), index_(index) {}
+      : state_(std::move(state)), index_(index), exceptions_(std::uncaught_exceptions()) {}
   void finish() noexcept {
     try {
+      if (state_ && std::uncaught_exceptions() > exceptions_) {
+        std::exchange(state_, nullptr)->wait_briefly(index_);
+        return;
+      }
       wait();
     } catch (...) {  // whoever wants to know calls wait()
     }
   }
   std::shared_ptr<detail::mpi_state> state_;
   std::size_t index_;
+  int exceptions_;  // under way when this object was made; more of them in the destructor mean unwinding
 };
 static_assert(pending_operation<operation>);
 

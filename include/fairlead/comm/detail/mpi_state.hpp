@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -112,7 +113,7 @@ class mpi_state {
   ~mpi_state() {
     int finalized = 0;
     MPI_Finalized(&finalized);
-    if (finalized == 0) { MPI_Comm_free(&comm_); }
+    if (finalized == 0 && !abandoned_) { MPI_Comm_free(&comm_); }
   }
   [[nodiscard]] index_t rank() const noexcept { return rank_; }
   [[nodiscard]] index_t ranks() const noexcept { return ranks_; }
@@ -125,19 +126,18 @@ class mpi_state {
   std::size_t start_all_to_all(std::byte const* send, std::span<index_t const> send_offsets, std::byte* receive,
                                std::span<index_t const> receive_offsets, index_t width) {
     agree(collective::all_to_all_v, width, send_offsets, receive_offsets);
+    // Before anything is posted: a message under way would outlive the exception.
+    index_t const own = (send_offsets[size(rank_ + 1)] - send_offsets[size(rank_)]) * width;
+    index_t const own_expected = (receive_offsets[size(rank_ + 1)] - receive_offsets[size(rank_)]) * width;
+    FAIRLEAD_EXPECTS(own == own_expected, "what a rank sends must be as long as what the receiver expects", own,
+                     own_expected);
     auto [index, op] = fresh(collective::all_to_all_v);
     int const tag = next_tag();
-    for (index_t i = 0; i < ranks_; ++i) {
+    copy(receive + receive_offsets[size(rank_)] * width, send + send_offsets[size(rank_)] * width, own);
+    for (index_t i = 1; i < ranks_; ++i) {
       index_t const from = (rank_ + ranks_ - i) % ranks_;
-      index_t const bytes = (receive_offsets[size(from + 1)] - receive_offsets[size(from)]) * width;
-      std::byte* const place = receive + receive_offsets[size(from)] * width;
-      if (from != rank_) {
-        receive_pieces(op, place, bytes, from, tag);
-      } else {
-        index_t const own = (send_offsets[size(rank_ + 1)] - send_offsets[size(rank_)]) * width;
-        FAIRLEAD_EXPECTS(own == bytes, "what a rank sends must be as long as what the receiver expects", own, bytes);
-        copy(place, send + send_offsets[size(rank_)] * width, bytes);
-      }
+      receive_pieces(op, receive + receive_offsets[size(from)] * width,
+                     (receive_offsets[size(from + 1)] - receive_offsets[size(from)]) * width, from, tag);
     }
     for (index_t i = 1; i < ranks_; ++i) {
       index_t const to = (rank_ + i) % ranks_;
@@ -151,14 +151,14 @@ class mpi_state {
     auto [index, op] = fresh(collective::all_gather);
     int const tag = next_tag();
     std::byte* const place = receive + rank_ * bytes;
+    if (send != place) { copy(place, send, bytes); }
     if (bytes * ranks_ <= options_.piece_bytes) {
-      bool const in_place = send == place && bytes > 0;
-      check_mpi(MPI_Iallgather(in_place ? MPI_IN_PLACE : send, static_cast<int>(bytes), MPI_BYTE, receive,
-                               static_cast<int>(bytes), MPI_BYTE, comm_, request(op, -1)),
+      // MPI wants MPI_IN_PLACE on all ranks or on none, and this rank does not know where the others' elements lie.
+      check_mpi(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, receive, static_cast<int>(bytes), MPI_BYTE, comm_,
+                               request(op, -1)),
                 "MPI_Iallgather");
       return index;
     }
-    if (send != place) { copy(place, send, bytes); }
     for (index_t i = 1; i < ranks_; ++i) {
       index_t const from = (rank_ + ranks_ - i) % ranks_;
       receive_pieces(op, receive + from * bytes, bytes, from, tag);
@@ -257,6 +257,16 @@ class mpi_state {
     FAIRLEAD_EXPECTS(op.expected == op.arrived, "what a rank sends must be as long as what the receiver expects (bytes)",
                      op.expected, op.arrived);
   }
+  // By a rank that unwinds. What all ranks have started completes; what the others never start must not hold us.
+  void wait_briefly(std::size_t index) {
+    mpi_operation& op = *operations_[index];
+    auto const enough = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    for (progress(); !op.complete; progress()) {
+      if (abandoned_ || std::chrono::steady_clock::now() > enough) { return abandon(op); }
+      std::this_thread::yield();
+    }
+    op.open = false;
+  }
 
  private:
   // MPI guarantees tags up to 32767. Each collective has its own, since second phases start in any order.
@@ -274,8 +284,19 @@ class mpi_state {
     std::size_t index;
     mpi_operation& op;
   };
+  // The operation stays open, so that nothing else takes its requests. Only receives can be taken back.
+  void abandon(mpi_operation& op) noexcept {
+    abandoned_ = true;
+    for (std::size_t i = 0; i < op.requests.size(); ++i) {
+      if (op.lengths[i] < 0 || op.requests[i] == MPI_REQUEST_NULL) { continue; }
+      MPI_Cancel(&op.requests[i]);
+      MPI_Request_free(&op.requests[i]);
+    }
+  }
   // A closed operation keeps its memory for the next one.
   handle fresh(collective kind) {
+    FAIRLEAD_EXPECTS(!abandoned_, "an exception left an operation of this communicator under way: end the program, or "
+                                  "go on with a new communicator");
     std::size_t index = 0;
     while (index < operations_.size() && operations_[index]->open) { ++index; }
     if (index == operations_.size()) { operations_.push_back(std::make_unique<mpi_operation>()); }
@@ -426,6 +447,7 @@ class mpi_state {
   index_t rank_ = 0;
   index_t ranks_ = 1;
   int tag_ = 0;
+  bool abandoned_ = false;  // an exception left an operation under way
   std::vector<std::unique_ptr<mpi_operation>> operations_;
   std::vector<index_t> offered_, wanted_, found_;
 };
