@@ -3,11 +3,13 @@
 /// @file
 /// @brief Check that a type keeps the promises of the concept `token_scheduler`.
 #include <fairlead/concepts/token_scheduler.hpp>
+#include <fairlead/core/buffer.hpp>
 #include <fairlead/core/matrix.hpp>
 #include <fairlead/core/philox.hpp>
 #include <fairlead/laws/verdict.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -80,7 +82,7 @@ template <token_scheduler Scheduler>
                              " ranks, ", problem.experts, " experts, ", where.replicas(), " replicas)");
     };
     std::size_t const bytes = scheduler.workspace_bytes(where);
-    arena<> scratch(bytes);
+    buffer<std::byte> scratch(static_cast<index_t>(bytes));  // exactly as much as asked for
     index_t const columns = where.replicas();
     // The second run meets other old content, other scratch content and a wider row stride.
     matrix<count_t> first(problem.ranks, columns);
@@ -88,11 +90,11 @@ template <token_scheduler Scheduler>
     std::fill_n(wide.data(), wide.span().size(), count_t{-7});
     token_schedule_view const second(wide.data(), problem.ranks, columns, columns + 3);
     try {
-      workspace ws = scratch.view();
+      workspace ws(scratch.span());
       report const ended = scheduler.schedule(load.view(), where, first.view(), ws);
       if (ended.status != status::ok) { return where_text("ends well when no expert is lost"); }
-      std::fill_n(scratch.view().take<std::byte>(static_cast<index_t>(bytes)).data(), bytes, std::byte{0x5A});
-      workspace again = scratch.view();
+      std::fill(scratch.span().begin(), scratch.span().end(), std::byte{0x5A});
+      workspace again(scratch.span());
       if (scheduler.schedule(load.view(), where, second, again).status != status::ok) {
         return where_text("ends well a second time");
       }
