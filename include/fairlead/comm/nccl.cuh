@@ -29,9 +29,9 @@ class pending {
   /// An operation that is done.
   pending() noexcept = default;
   /// @param state the communicator whose posted messages must be queued
-  explicit pending(detail::communicator_state* state) noexcept : state_(state) {}
+  explicit pending(std::shared_ptr<detail::communicator_state> state) noexcept : state_(std::move(state)) {}
   /// @brief Take over what `other` holds; it holds nothing afterwards.
-  pending(pending&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  pending(pending&& other) noexcept = default;
   /// @brief Exchange with `other`.
   pending& operator=(pending&& other) noexcept {
     std::swap(state_, other.state_);
@@ -49,11 +49,11 @@ class pending {
   /// @brief Make work submitted afterwards to the stream see the result; does not block the host.
   /// @throws nccl_error
   void wait() {
-    if (state_ != nullptr) { std::exchange(state_, nullptr)->queue_posted(); }
+    if (auto const state = std::exchange(state_, nullptr)) { state->queue_posted(); }
   }
 
  private:
-  detail::communicator_state* state_ = nullptr;
+  std::shared_ptr<detail::communicator_state> state_;  // the communicator may go first
 };
 static_assert(pending_operation<pending>);
 
@@ -226,7 +226,7 @@ class communicator {
   pending send(Backend const& on, std::span<Value const> values, index_t to) {
     FAIRLEAD_EXPECTS(to >= 0 && to < size(), "the receiver is a rank", to, size());
     state_->post({values.data(), nullptr, values.size_bytes(), static_cast<int>(to), on.native()});
-    return pending(state_.get());
+    return pending(state_);
   }
   /// @brief Post the receipt of a message from a rank; it is queued when one of the posted operations is waited for.
   /// @param on stream
@@ -238,7 +238,7 @@ class communicator {
   pending receive(Backend const& on, std::span<Value> values, index_t from) {
     FAIRLEAD_EXPECTS(from >= 0 && from < size(), "the sender is a rank", from, size());
     state_->post({nullptr, values.data(), values.size_bytes(), static_cast<int>(from), on.native()});
-    return pending(state_.get());
+    return pending(state_);
   }
 
  private:

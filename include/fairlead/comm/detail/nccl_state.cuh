@@ -94,7 +94,7 @@ struct message {
   cudaStream_t stream;
 };
 
-// Lives at a fixed address: pending operations point to it while the communicator may be moved.
+// Shared by the copies of the communicator and by its pending operations.
 struct communicator_state {
   ncclComm_t native = nullptr;
   int rank = 0;
