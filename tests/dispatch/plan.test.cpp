@@ -3,9 +3,11 @@
 #include <fairlead/core/matrix.hpp>
 #include <fairlead/dispatch/block_map.hpp>
 #include <fairlead/dispatch/capacity.hpp>
+#include <fairlead/dispatch/deduplicated_exchange.hpp>
 #include <fairlead/dispatch/exchange.hpp>
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/exec/threads.hpp>
+#include <fairlead/laws/dispatcher.hpp>
 #include <fairlead/place/contiguous.hpp>
 
 #include "support/catch.hpp"
@@ -239,5 +241,15 @@ TEST_CASE("Combining more rows than the unrolled loops take gives the same sums"
         CHECK(out(t, i) == Approx(want).margin(1e-4));
       }
     }
+  }
+}
+
+TEST_CASE("The laws of a dispatcher hold on several threads") {
+  fl::alone comm;
+  for (int const count : {1, 2, 3}) {
+    CAPTURE(count);
+    fl::laws::dispatcher_options const options{.tokens = 300, .experts = 9, .fan_out = 3};
+    CHECK(fl::laws::check_dispatcher(fl::exchange<>{.alignment = 4}, fl::threads{count}, comm, options));
+    CHECK(fl::laws::check_dispatcher(fl::deduplicated_exchange<>{}, fl::threads{count}, comm, options));
   }
 }

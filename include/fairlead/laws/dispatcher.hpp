@@ -190,8 +190,8 @@ template <class Dispatcher, host_backend Backend, class Comm>
     pending_type pending = dispatcher.start_combine_backward(on, comm, plan, g.view(), std::as_const(zero_tokens).view(), grad_rows.view(), wire, grad_weights.view());
     dispatcher.finish_combine_backward(on, plan, pending, wire, grad_rows.view());
   }
-  for (index_t r = 0; r < groups.rows(); ++r) {  // padding has no gradient of its own
-    for (index_t c = 0; c < options.width && !used[static_cast<std::size_t>(r)]; ++c) { grad_rows(r, c) = 0.0F; }
+  for (index_t r = 0; r < groups.rows(); ++r) {
+    for (index_t c = 0; c < options.width && !used[static_cast<std::size_t>(r)]; ++c) { dirty_padding = dirty_padding || grad_rows(r, c) != 0.0F; }
   }
   double const forward_side = detail::global_sum(on, comm, detail::inner_product(combined, g));
   double const backward_side = detail::global_sum(on, comm, detail::inner_product(y, grad_rows));
@@ -212,7 +212,7 @@ template <class Dispatcher, host_backend Backend, class Comm>
   if (computed != scheduled) { return fail("rows reach experts ", computed, " but the schedule says ", scheduled); }
   if (!options.drops && scheduled != all_offered) { return fail("copies are lost: ", all_offered, " offered, ", scheduled, " kept"); }
   if (scheduled > all_offered) { return fail("copies appear from nowhere: ", all_offered, " offered, ", scheduled, " kept"); }
-  if (dirty_padding) { return fail("alignment padding must be zero rows"); }
+  if (dirty_padding) { return fail("alignment padding must be zero rows, in gradients too"); }
   for (index_t t = 0; t < tokens; ++t) {
     double want = 0.0;
     for (index_t j = 0; j < k; ++j) { want += static_cast<double>(view.weights(t, j)); }
