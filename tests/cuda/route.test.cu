@@ -43,6 +43,7 @@ std::vector<float> adversarial_logits(index_t tokens, index_t experts) {
         case 12: value = -static_cast<float>(e); break;                      // descending
         case 13: value = word % 2U != 0U ? std::numeric_limits<float>::max() : -std::numeric_limits<float>::max(); break;
         case 14: value = -50.0F - 0.001F * x; break;                         // tiny scores, near ties
+        case 15: value = -3e38F; break;                                      // sums below the range of fp32
         default: break;
       }
       logits[i] = value;
@@ -148,6 +149,8 @@ TEST_CASE("biased and group-limited routers choose by the host's keys, softmax s
   sweep<fl::sigmoid_bias_group_top_k>("sigmoid_bias_group_top_k");
   sweep<fl::biased_token_choice<fl::softmax_score, fl::plain_selection>>("softmax + bias");
   sweep<fl::token_choice<fl::softmax_score, fl::group_limited<fl::group_top_share_sum>, fl::not_renormalised>>("group share sum");
+  // Sums of raw logits leave the range of fp32: such groups keep their candidates.
+  sweep<fl::token_choice<fl::raw_score, fl::group_limited<fl::group_top_two_sum>, fl::softmax_over_chosen>>("group sums of logits");
 }
 
 TEST_CASE("noise is the same random number on host and device") {

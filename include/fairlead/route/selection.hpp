@@ -47,6 +47,17 @@ struct group_top_share_sum {
   }
 };
 
+namespace detail {
+/// A group's score adds at most this many keys.
+inline constexpr index_t most_group_terms = 16;
+/// The score of a group with candidates. A sum below the range of fp32 counts as its lowest number: -inf would say that
+/// the group has no candidates. +inf stays, so that no group with a key of +inf loses to finite keys.
+[[nodiscard]] FAIRLEAD_HD inline float group_score(float sum) noexcept {
+  constexpr float lowest = std::numeric_limits<float>::lowest();
+  return sum < lowest ? lowest : sum;
+}
+}  // namespace detail
+
 /// @brief Choose the k best experts inside the best groups of consecutive experts; bounds the ranks a token is sent to.
 ///
 /// Keys outside the kept groups become -inf, never 0. A group's score adds the best keys that it has, fewer if it has
@@ -73,6 +84,9 @@ struct group_limited {
                      groups);
     FAIRLEAD_EXPECTS(fan_out <= kept_groups * (experts / groups), "k must fit into the kept groups", fan_out,
                      kept_groups, experts / groups);
+    FAIRLEAD_EXPECTS(Rule::terms(fan_out, kept_groups) <= detail::most_group_terms,
+                     "a group's score adds at most 16 keys: keep more groups or choose fewer experts",
+                     Rule::terms(fan_out, kept_groups), fan_out, kept_groups);
   }
 
   /// @brief Find the kept groups of one row.
@@ -83,10 +97,12 @@ struct group_limited {
   /// @complexity O(experts x terms + groups x kept_groups), no allocation
   [[nodiscard]] FAIRLEAD_HD std::uint64_t keep(float const* keys, index_t experts, index_t fan_out) const noexcept {
     index_t const size = experts / groups;
-    index_t const terms = Rule::terms(fan_out, kept_groups) < 16 ? Rule::terms(fan_out, kept_groups) : 16;
+    // check() refuses more terms; the bound keeps programs without checks inside the array.
+    index_t const wanted = Rule::terms(fan_out, kept_groups);
+    index_t const terms = wanted < detail::most_group_terms ? wanted : detail::most_group_terms;
     float scores[64];
     for (index_t g = 0; g < groups; ++g) {
-      float best[16];  // descending
+      float best[detail::most_group_terms];  // descending
       index_t found = 0;
       for (index_t i = 0; i < size; ++i) {
         float carry = keys[g * size + i];
@@ -100,7 +116,7 @@ struct group_limited {
       }
       float sum = found > 0 ? best[0] : -std::numeric_limits<float>::infinity();
       for (index_t j = 1; j < found; ++j) { sum += best[j]; }
-      scores[g] = sum;
+      scores[g] = found > 0 ? detail::group_score(sum) : sum;
     }
     std::uint64_t kept = 0;
     for (index_t n = 0; n < kept_groups; ++n) {

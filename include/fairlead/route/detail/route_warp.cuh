@@ -93,11 +93,11 @@ __device__ void warp_score_row(float const* logits, int experts, bool unit, floa
 // `group_limited::keep` by a warp: a lane scores groups `lane` and `lane + 32`.
 template <class Rule>
 __device__ std::uint64_t warp_keep(group_limited<Rule> const& selection, float const* keys, int experts, index_t fan_out) {
-  constexpr int most = 16;
+  constexpr int most = static_cast<int>(most_group_terms);
   int const groups = static_cast<int>(selection.groups);
   int const size = experts / groups;
-  int const terms = static_cast<int>(Rule::terms(fan_out, selection.kept_groups) < most
-                                         ? Rule::terms(fan_out, selection.kept_groups) : most);
+  int const wanted = static_cast<int>(Rule::terms(fan_out, selection.kept_groups));
+  int const terms = wanted < most ? wanted : most;
   std::uint32_t mine[2] = {0U, 0U};
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -124,7 +124,7 @@ __device__ std::uint64_t warp_keep(group_limited<Rule> const& selection, float c
     float sum = found > 0 ? best[0] : minus_infinity;
 #pragma unroll
     for (int j = 1; j < most; ++j) { sum = j < found ? numeric::sum(sum, best[j]) : sum; }
-    mine[half] = kernels::candidate_bits(sum);
+    mine[half] = kernels::candidate_bits(found > 0 ? group_score(sum) : sum);
   }
   std::uint64_t kept = 0;
   for (index_t n = 0; n < selection.kept_groups; ++n) {
