@@ -31,8 +31,8 @@ struct biased_token_choice {
 
   expert_count experts;   ///< number of experts, 1 ... 65536
   index_t k = 1;          ///< experts a token, 1 ... min(experts, 64)
-  float scale = 1.0F;     ///< factor on all weights
-  float rate = 1e-3F;     ///< step of the bias at each observed load
+  float scale = 1.0F;     ///< factor on all weights, finite
+  float rate = 1e-3F;     ///< step of the bias at each observed load, >= 0
   Selection selection{};  ///< fields of the selection
   Noise noise{};          ///< fields of the noise
 
@@ -51,13 +51,14 @@ struct biased_token_choice {
   /// @brief Move the bias: up by `rate` for experts below the mean load, down above, not at all at the mean.
   /// @param counts copies per expert over all ranks, padding excluded. @shape{experts}
   /// @param[in,out] state the bias
-  /// @throws contract_violation (level 1) on wrong sizes
+  /// @throws contract_violation (level 1) on wrong sizes or a rate that is negative or NaN
   /// @complexity O(experts), no allocation
   /// @determinism exact: integers are compared
   void observe(std::span<index_t const> counts, expert_bias& state) const {
     FAIRLEAD_EXPECTS(static_cast<index_t>(counts.size()) == experts() &&
                          static_cast<index_t>(state.values.size()) == experts(),
                      "one count and one bias an expert", counts.size(), state.values.size(), experts());
+    FAIRLEAD_EXPECTS(rate >= 0.0F, "the rate must not be negative", rate);
     index_t total = 0;
     for (index_t const count : counts) { total += count; }
     for (std::size_t e = 0; e < counts.size(); ++e) {
@@ -108,7 +109,7 @@ struct biased_token_choice {
  private:
   void check(route_context const& context, matrix_view<float const> logits, expert_bias const& state,
              const_routing_view out) const {
-    detail::check_route(context, experts(), k, logits.rows(), logits.cols(), out.tokens(), out.fan_out());
+    detail::check_route(context, experts(), k, scale, logits, out);
     FAIRLEAD_EXPECTS(static_cast<index_t>(state.values.size()) == experts(), "the state must come from make_state()",
                      state.values.size(), experts());
     selection.check(experts(), k);

@@ -23,7 +23,7 @@ template <class Row, class Score, class Renormalisation>
 struct table_choice {
   expert_count experts;                  ///< number of experts
   index_t k = 1;                         ///< experts a token, 1 ... min(experts, 64)
-  float scale = 1.0F;                    ///< factor on all weights
+  float scale = 1.0F;                    ///< factor on all weights, finite
   matrix_view<expert_id const> table{};  ///< distinct experts a row, memory of the backend. @shape{rows x k}
 
   /// @returns experts a token
@@ -39,7 +39,8 @@ struct table_choice {
   /// @param context masks, and token ids for `row_by_token_id`
   /// @param[out] out @shape{tokens x k}, in the order of the table
   /// @param ws at least `workspace_bytes(tokens)`
-  /// @throws contract_violation (level 1) on wrong shapes, (level 2) if a token id is not in the table
+  /// @throws contract_violation (level 1) on wrong shapes, (level 2) if a token id is not in the table or an id in
+  /// the table is no expert and not none
   /// @complexity O(tokens x k), and x experts for weights over the whole row; no allocation
   template <execution_backend Backend>
   void route(Backend const& on, matrix_view<float const> logits, route_context const& context, routing_view out,
@@ -67,7 +68,7 @@ struct table_choice {
 
  private:
   void check(matrix_view<float const> logits, route_context const& context, const_routing_view out) const {
-    detail::check_route(context, experts(), k, logits.rows(), logits.cols(), out.tokens(), out.fan_out());
+    detail::check_route(context, experts(), k, scale, logits, out);
     FAIRLEAD_EXPECTS(table.cols() == k || logits.rows() == 0, "the table must have k columns", table.cols(), k);
     if constexpr (std::is_same_v<Row, row_by_position>) {
       FAIRLEAD_EXPECTS(table.rows() >= logits.rows(), "the table must have a row a token", table.rows(), logits.rows());
@@ -128,6 +129,16 @@ struct implementation<table_choice<Row, Score, Renormalisation>, Backend> {
   /// See `table_choice::route`.
   static void route(table_choice<Row, Score, Renormalisation> const& router, Backend const& on,
                     matrix_view<float const> logits, route_context const& context, routing_view out, workspace& ws) {
+    for (index_t t = 0; t < logits.rows(); ++t) {
+      if (!detail::is_valid(context, t)) { continue; }  // padding may be looked up anywhere
+      index_t row = t;
+      if constexpr (std::is_same_v<Row, row_by_token_id>) { row = context.token_ids[static_cast<std::size_t>(t)]; }
+      for (index_t j = 0; j < router.k; ++j) {
+        [[maybe_unused]] index_t const id = to_index(router.table(row, j));
+        FAIRLEAD_EXPECTS_2(id >= -1 && id < router.experts(), "each id of the table must be an expert or -1 for none",
+                           id, t, j, router.experts());
+      }
+    }
     detail::for_each_part(
         on, logits.rows(), router.experts(), ws,
         detail::table_part<Row, Score, Renormalisation>{router, logits, context, out, nullptr, 0});

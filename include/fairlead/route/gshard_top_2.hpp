@@ -4,6 +4,8 @@
 /// @brief GShard routing: two experts a token, the second one kept by a policy.
 #include <fairlead/route/top_k.hpp>
 
+#include <cmath>
+
 FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief When the second expert of a token is kept.
@@ -24,7 +26,7 @@ struct gshard_top_2 {
   using choice_type = softmax_top_k_renormalised;
 
   expert_count experts;                               ///< number of experts, at least 2
-  float scale = 1.0F;                                 ///< factor on all weights
+  float scale = 1.0F;                                 ///< factor on all weights, finite and positive
   keep_second training = keep_second::random;         ///< policy in training and recomputation
   keep_second evaluation = keep_second::always;       ///< policy in evaluation; not `random`
   float threshold = 0.2F;                             ///< weight (before scale) from which the second is surely kept
@@ -71,6 +73,9 @@ struct gshard_top_2 {
     check();
     FAIRLEAD_EXPECTS(out.tokens() == logits.rows() && out.fan_out() == 2, "the routing must be tokens x 2",
                      out.tokens(), out.fan_out());
+    FAIRLEAD_EXPECTS(out.weights.rows() == logits.rows() && out.weights.cols() == 2,
+                     "the routing's weights must be tokens x 2, as its experts", out.weights.rows(),
+                     out.weights.cols());
     FAIRLEAD_EXPECTS(grad_weights.rows() == logits.rows() && grad_weights.cols() == 2, "grad_weights must be tokens x 2",
                      grad_weights.rows(), grad_weights.cols());
     workspace::scope const scope(ws);
@@ -88,6 +93,7 @@ struct gshard_top_2 {
   void check() const {
     FAIRLEAD_EXPECTS(evaluation != keep_second::random, "evaluation must not draw random numbers: keep always, never or "
                      "above_threshold");
+    FAIRLEAD_EXPECTS(std::isfinite(scale) && scale > 0.0F, "the scale must be finite and positive", scale);
     FAIRLEAD_EXPECTS(threshold > 0.0F, "the threshold must be positive", threshold);
   }
 };

@@ -15,7 +15,7 @@ struct switch_top_1 {
   using choice_type = with_noise<softmax_top_k, multiplicative_jitter>;
 
   expert_count experts;            ///< number of experts, 1 ... 65536
-  float scale = 1.0F;              ///< factor on all weights
+  float scale = 1.0F;              ///< factor on all weights, finite
   multiplicative_jitter jitter{};  ///< noise in training
 
   /// @returns 1

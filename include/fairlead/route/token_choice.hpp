@@ -31,7 +31,7 @@ struct token_choice {
 
   expert_count experts;   ///< number of experts, 1 ... 65536
   index_t k = 1;          ///< experts a token, 1 ... min(experts, 64)
-  float scale = 1.0F;     ///< factor on all weights
+  float scale = 1.0F;     ///< factor on all weights, finite
   Selection selection{};  ///< fields of the selection
   Noise noise{};          ///< fields of the noise
 
@@ -81,7 +81,7 @@ struct token_choice {
 
  private:
   void check(route_context const& context, matrix_view<float const> logits, const_routing_view out) const {
-    detail::check_route(context, experts(), k, logits.rows(), logits.cols(), out.tokens(), out.fan_out());
+    detail::check_route(context, experts(), k, scale, logits, out);
     selection.check(experts(), k);
     noise.check();
   }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -310,14 +311,19 @@ void for_each_part(Backend const& on, index_t tokens, index_t experts, workspace
 }
 
 /// Preconditions common to all routers.
-inline void check_route(route_context const& context, index_t experts, index_t fan_out, index_t tokens, index_t cols,
-                        index_t out_tokens, index_t out_fan_out) {
+inline void check_route(route_context const& context, index_t experts, index_t fan_out, float scale,
+                        matrix_view<float const> logits, const_routing_view out) {
+  index_t const tokens = logits.rows();
   FAIRLEAD_EXPECTS(experts >= 1 && experts <= max_experts, "set the router's experts to 1 ... 65536", experts);
   FAIRLEAD_EXPECTS(fan_out >= 1 && fan_out <= experts && fan_out <= max_fan_out,
                    "set the router's k to 1 ... min(experts, 64)", fan_out, experts);
-  FAIRLEAD_EXPECTS(cols == experts, "logits must have one column an expert", cols, experts);
-  FAIRLEAD_EXPECTS(out_tokens == tokens && out_fan_out == fan_out, "the routing must be tokens x fan_out", out_tokens,
-                   out_fan_out, tokens, fan_out);
+  FAIRLEAD_EXPECTS(std::isfinite(scale), "the router's scale must be finite", scale);
+  FAIRLEAD_EXPECTS(logits.cols() == experts, "logits must have one column an expert", logits.cols(), experts);
+  FAIRLEAD_EXPECTS(out.tokens() == tokens && out.fan_out() == fan_out, "the routing must be tokens x fan_out",
+                   out.tokens(), out.fan_out(), tokens, fan_out);
+  FAIRLEAD_EXPECTS(out.weights.rows() == tokens && out.weights.cols() == fan_out,
+                   "the routing's weights must be tokens x fan_out, as its experts", out.weights.rows(),
+                   out.weights.cols(), tokens, fan_out);
   FAIRLEAD_EXPECTS(context.token_mask.empty() || static_cast<index_t>(context.token_mask.size()) == tokens,
                    "token_mask must be empty or one byte a token", context.token_mask.size(), tokens);
   FAIRLEAD_EXPECTS(context.expert_mask.empty() || static_cast<index_t>(context.expert_mask.size()) == experts,
