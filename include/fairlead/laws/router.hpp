@@ -19,7 +19,7 @@ namespace laws {
 /// tokens and experts never routed; equal calls (and recomputation) give equal bits, whatever `out` held and however
 /// rows are strided; scratch within `workspace_bytes`; zero tokens legal. Causal routers: a token routed alone, or in
 /// a reversed batch, goes where it went in the batch. With `by_score`: equal scores go to the lowest ids, and in
-/// evaluation a token with a candidate has an expert; with `best_win` too, no slot is none while candidates are left, and
+/// evaluation a token with a candidate has an expert; with `best_win` too, no slot is none while candidates are left and
 /// no score that was left is above a chosen one (stateless routers). Routers with gradient: overwritten, zero for masked
 /// tokens, equal to central differences.
 /// @param router the router
