@@ -70,3 +70,28 @@ TEST_CASE("an NCCL failure keeps its code") {
     REQUIRE(std::string(error.what()).find("testing") == 0);
   }
 }
+
+TEST_CASE("an operation may be waited for after the last copy of its communicator is gone") {
+  FAIRLEAD_NEEDS_DEVICES(1);
+  std::vector<int> arrived(3, -1);
+  fl::nccl::run_ranks(1, [&](fl::nccl::communicator& comm, int) {
+    fl::cuda_stream_owner const stream;
+    std::vector<int> const values{4, 5, 6};
+    fl::buffer<int, fl::device_space> out, in;
+    out.resize(3);
+    in.resize(3);
+    REQUIRE(cudaMemcpy(out.data(), values.data(), 12, cudaMemcpyHostToDevice) == cudaSuccess);
+    fl::nccl::pending sent, received;
+    {
+      fl::nccl::communicator const last = std::move(comm);
+      auto mine = last;
+      sent = mine.send(stream.get(), std::span<int const>(out.data(), 3), 0);
+      received = mine.receive(stream.get(), std::span<int>(in.data(), 3), 0);
+    }
+    received.wait();
+    sent.wait();
+    REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
+    REQUIRE(cudaMemcpy(arrived.data(), in.data(), 12, cudaMemcpyDeviceToHost) == cudaSuccess);
+  });
+  REQUIRE(arrived == std::vector<int>{4, 5, 6});
+}

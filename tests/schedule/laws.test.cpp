@@ -146,3 +146,22 @@ TEST_CASE("the token scheduler laws find a wrong failure", "[schedule][laws]") {
   });
   CHECK(says(reason_of(fl::laws::check_token_scheduler(gives_up)), "ends well"));
 }
+
+namespace {
+// Says what it needs to the byte, in a number that is no multiple of anything.
+template <std::size_t Said>
+struct odd_scratch {
+  fl::report schedule(fl::load_view load, fl::placement const& where, fl::token_schedule_view out,
+                      fl::workspace& ws) const {
+    auto const scratch = ws.take<int>(16);
+    scratch[0] = 0;
+    return fl::equal_split{}.schedule(load, where, out, ws);
+  }
+  [[nodiscard]] std::size_t workspace_bytes(fl::placement const&) const { return Said; }
+};
+}  // namespace
+
+TEST_CASE("a scheduler may ask for any number of bytes that suffices") {
+  CHECK(fl::laws::check_token_scheduler(odd_scratch<100>{}));
+  CHECK_FALSE(fl::laws::check_token_scheduler(odd_scratch<63>{}));
+}
