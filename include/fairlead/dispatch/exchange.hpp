@@ -115,7 +115,7 @@ struct exchange {
   /// @param comm communicator with `has_all_to_all_v`
   /// @param plan the plan
   /// @param tokens @shape{plan.tokens x width}
-  /// @param[out] wire rows in flight; `tokens` may change after this call
+  /// @param[out] wire rows in flight
   /// @returns what to hand to `finish_dispatch`
   /// @collective all ranks
   template <execution_backend Backend, class Comm, class Space, class Value>

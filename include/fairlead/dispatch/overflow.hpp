@@ -70,7 +70,7 @@ struct next_choice {
   /// @returns experts wanted and not found: for each token `served`, or as many as it has choices, less those served
   /// @complexity O(tokens x fan_out^2), no allocation
   index_t reassign(index_t fan_out, index_t places, std::span<std::int32_t const> sequence,
-                   std::span<std::uint8_t const> /*allowed*/, std::span<expert_id> chosen, std::span<count_t> counts) const {
+                   [[maybe_unused]] std::span<std::uint8_t const> allowed, std::span<expert_id> chosen, std::span<count_t> counts) const {
     FAIRLEAD_EXPECTS(served >= 1 && served <= fan_out, "next_choice serves between 1 and fan_out experts", served, fan_out);
     index_t wanted = 0;
     for (index_t choice = 0; choice < fan_out; ++choice) {
