@@ -26,7 +26,9 @@ set(FAIRLEAD_HEADERS_comm
     fairlead/comm/traffic.hpp)
 set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/activation.hpp
+    fairlead/concepts/assignment_solver.hpp
     fairlead/concepts/balance_signal.hpp
+    fairlead/concepts/bias_controller.hpp
     fairlead/concepts/capacity_policy.hpp
     fairlead/concepts/communicator.hpp
     fairlead/concepts/dispatcher.hpp
@@ -40,6 +42,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/router.hpp
     fairlead/concepts/token_scheduler.hpp)
 set(FAIRLEAD_HEADERS_core
+    fairlead/core/assignment.hpp
     fairlead/core/bfloat16.hpp
     fairlead/core/buffer.hpp
     fairlead/core/config.hpp

@@ -14,7 +14,9 @@
 #include <fairlead/comm/traced.hpp>
 #include <fairlead/comm/traffic.hpp>
 #include <fairlead/concepts/activation.hpp>
+#include <fairlead/concepts/assignment_solver.hpp>
 #include <fairlead/concepts/balance_signal.hpp>
+#include <fairlead/concepts/bias_controller.hpp>
 #include <fairlead/concepts/capacity_policy.hpp>
 #include <fairlead/concepts/communicator.hpp>
 #include <fairlead/concepts/dispatcher.hpp>
@@ -27,6 +29,7 @@
 #include <fairlead/concepts/planner.hpp>
 #include <fairlead/concepts/router.hpp>
 #include <fairlead/concepts/token_scheduler.hpp>
+#include <fairlead/core/assignment.hpp>
 #include <fairlead/core/bfloat16.hpp>
 #include <fairlead/core/buffer.hpp>
 #include <fairlead/core/config.hpp>

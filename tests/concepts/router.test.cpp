@@ -2,6 +2,7 @@
 // The router concept: a minimal model, one model per missing member, wrong return types.
 #include "support/catch.hpp"
 
+#include <fairlead/comm/alone.hpp>
 #include <fairlead/concepts/router.hpp>
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/laws/router.hpp>
@@ -55,6 +56,16 @@ struct state_only_reads {
 struct with_observe : state_only_reads {
   void observe(std::span<fl::index_t const>, int&) const {}
 };
+struct observes_with_all : state_only_reads {
+  template <class Backend, class Comm>
+  void observe(Backend const&, Comm&, std::span<fl::index_t const>, int&) const {}
+};
+struct learns : state_only_reads {
+  template <class Backend>
+  void route_and_learn(Backend const&, logits_view, fl::route_context const&, int&, fl::routing_view,
+                       fl::workspace&) const {}
+  fl::index_t logit_columns() const { return 2; }
+};
 
 // Sends every token to experts 0 ... k - 1 that are allowed: small, and right by the laws except for scores.
 struct minimal {
@@ -97,11 +108,22 @@ TEST_CASE("a router with a wrong return type is no router") {
   STATIC_REQUIRE_FALSE(fl::router_on<model<fl::index_t, fl::index_t, std::size_t, int>, fl::serial>);
 }
 
-TEST_CASE("a router with state needs observe") {
-  STATIC_REQUIRE_FALSE(fl::router_on<state_only_reads, fl::serial>);
+TEST_CASE("observing and learning are opt-ins of routers with state") {
+  STATIC_REQUIRE(fl::router_on<state_only_reads, fl::serial>);
+  STATIC_REQUIRE_FALSE(fl::has_observe<state_only_reads>);
   STATIC_REQUIRE(fl::router_on<with_observe, fl::serial>);
+  STATIC_REQUIRE(fl::has_observe<with_observe>);
+  STATIC_REQUIRE_FALSE(fl::has_collective_observe<with_observe, fl::serial, fl::alone>);
+  STATIC_REQUIRE(fl::has_collective_observe<observes_with_all, fl::serial, fl::alone>);
+  STATIC_REQUIRE_FALSE(fl::has_learning_route<state_only_reads, fl::serial>);
+  STATIC_REQUIRE(fl::has_learning_route<learns, fl::serial>);
   STATIC_REQUIRE(fl::has_state<fl::sigmoid_bias_top_k>);
   STATIC_REQUIRE_FALSE(fl::has_state<fl::top_k>);
+}
+
+TEST_CASE("a router reads one logit an expert unless it says otherwise") {
+  CHECK(fl::logit_columns(minimal{}) == 3);
+  CHECK(fl::logit_columns(learns{}) == 2);
 }
 
 TEST_CASE("gradients are an opt-in that the library's routers take") {

@@ -5,6 +5,7 @@
 #include <fairlead/concepts/execution_backend.hpp>
 #include <fairlead/core/matrix_view.hpp>
 #include <fairlead/core/parameters.hpp>
+#include <fairlead/core/routing.hpp>
 #include <fairlead/core/workspace.hpp>
 
 #include <concepts>
@@ -19,21 +20,34 @@ concept has_gate_shape = requires(Gate const& gate, index_t tokens) {
   { gate.workspace_bytes(tokens) } -> std::convertible_to<std::size_t>;
 };
 
-/// @brief Projects token rows to one logit an expert; its parameters are replicated on every rank.
-///
-/// Required of a model `gate`:
-/// - `gate.forward(on, parameters, tokens, logits, ws)` overwrites logits @shape{tokens x experts};
-/// - `gate.backward(on, parameters, tokens, grad_logits, grad_parameters, grad_tokens, ws)` *adds* to grad_parameters
-///   and to grad_tokens @shape{tokens x width};
-/// - `gate.parameter_layout()` and `gate.workspace_bytes(tokens)`.
-/// Parameters and gradients are in the memory space of `on`. Zero tokens are legal.
+/// @brief Makes logits from token rows alone.
 template <class Gate, class Backend>
-concept gate_on =
-    has_gate_shape<Gate> && execution_backend<Backend> &&
+concept has_plain_gate =
     requires(Gate const& gate, Backend const& on, std::span<float const> parameters, matrix_view<float const> in,
              matrix_view<float> out, std::span<float> gradients, workspace& ws) {
       { gate.forward(on, parameters, in, out, ws) } -> std::same_as<void>;
       { gate.backward(on, parameters, in, in, gradients, out, ws) } -> std::same_as<void>;
     };
+/// @brief Makes logits from token rows and the context: token ids, phase, step.
+template <class Gate, class Backend>
+concept has_context_gate =
+    requires(Gate const& gate, Backend const& on, std::span<float const> parameters, matrix_view<float const> in,
+             route_context const& context, matrix_view<float> out, std::span<float> gradients, workspace& ws) {
+      { gate.forward(on, parameters, in, context, out, ws) } -> std::same_as<void>;
+      { gate.backward(on, parameters, in, context, in, gradients, out, ws) } -> std::same_as<void>;
+    };
+
+/// @brief Projects token rows to the logits a router reads; its parameters are replicated on every rank.
+///
+/// Required of a model `gate`:
+/// - `gate.forward(on, parameters, tokens, logits, ws)` overwrites logits @shape{tokens x logit_columns(router)};
+/// - `gate.backward(on, parameters, tokens, grad_logits, grad_parameters, grad_tokens, ws)` *adds* to grad_parameters
+///   and to grad_tokens @shape{tokens x width};
+/// - gates that look at token ids, phase or step take the `route_context` after `tokens` in both;
+/// - `gate.parameter_layout()` and `gate.workspace_bytes(tokens)`.
+/// Parameters and gradients are in the memory space of `on`. Zero tokens are legal.
+template <class Gate, class Backend>
+concept gate_on = has_gate_shape<Gate> && execution_backend<Backend> &&
+                  (has_plain_gate<Gate, Backend> || has_context_gate<Gate, Backend>);
 
 FAIRLEAD_NAMESPACE_END

@@ -38,16 +38,49 @@ concept has_route =
              routing_view out, workspace& ws) {
       { router.route(on, logits, context, out, ws) } -> std::same_as<void>;
     };
-/// @brief Routes logits under a state that it only reads, and updates the state from observed loads.
+/// @brief Routes logits under a state that it only reads.
 template <class Router, class Backend>
 concept has_stateful_route =
     has_state<Router> &&
     requires(Router const& router, Backend const& on, matrix_view<float const> logits, route_context const& context,
-             router_state_t<Router> const& state, router_state_t<Router>& next, std::span<index_t const> counts,
-             routing_view out, workspace& ws) {
+             router_state_t<Router> const& state, routing_view out, workspace& ws) {
       { router.route(on, logits, context, state, out, ws) } -> std::same_as<void>;
+    };
+/// @brief Opt-in: updates its state from the loads of a global batch, on each rank by itself.
+template <class Router>
+concept has_observe =
+    has_state<Router> && requires(Router const& router, std::span<index_t const> counts, router_state_t<Router>& next) {
       { router.observe(counts, next) } -> std::same_as<void>;
     };
+/// @brief Opt-in: as `has_observe`, but all ranks together: `router.observe(on, comm, counts, state)`.
+template <class Router, class Backend, class Comm>
+concept has_collective_observe =
+    has_state<Router> && requires(Router const& router, Backend const& on, Comm& comm, std::span<index_t const> counts,
+                                  router_state_t<Router>& next) {
+      { router.observe(on, comm, counts, next) } -> std::same_as<void>;
+    };
+/// @brief Opt-in: `router.route_and_learn(on, logits, context, state, out, ws)` routes as `route` does, bit for bit, and
+/// keeps in `state` what it learned from the scores (prices, quantiles) until `observe`. `route` must not see what was
+/// kept, so that recomputation routes the same. The layer calls it in training, once a micro-batch.
+template <class Router, class Backend>
+concept has_learning_route =
+    has_stateful_route<Router, Backend> &&
+    requires(Router const& router, Backend const& on, matrix_view<float const> logits, route_context const& context,
+             router_state_t<Router>& state, routing_view out, workspace& ws) {
+      { router.route_and_learn(on, logits, context, state, out, ws) } -> std::same_as<void>;
+    };
+/// @brief Columns of the logits a router reads: `router.logit_columns()` if it has one (routers that read two kinds of
+/// scores), else one an expert.
+/// @param router the router
+/// @returns columns
+template <has_experts Router>
+[[nodiscard]] constexpr index_t logit_columns(Router const& router) {
+  if constexpr (requires { { router.logit_columns() } -> std::convertible_to<index_t>; }) {
+    return router.logit_columns();
+  } else {
+    return router.experts();
+  }
+}
 /// @brief Says how much scratch memory a call needs.
 template <class Router>
 concept has_router_workspace = requires(Router const& router, index_t tokens) {
@@ -58,19 +91,19 @@ concept has_router_workspace = requires(Router const& router, index_t tokens) {
 ///
 /// Required of a model `router`:
 /// - `router.route(on, logits, context, out, ws)`, or with a `state` before `out` if `router.make_state()` exists:
-///   logits @shape{tokens x experts()}, out @shape{tokens x fan_out()}. Slot j of a token holds an expert or none (then
+///   logits @shape{tokens x logit_columns(router)}, out @shape{tokens x fan_out()}. Slot j of a token holds an expert or none (then
 ///   weight 0); ids of a token are distinct; a masked token gets none in every slot. Ties follow `core/order.hpp`.
 ///   NaN and -inf are never chosen. Zero tokens are legal.
 /// - `router.workspace_bytes(tokens)`: scratch for `route` and `backward` on that many tokens.
 /// - A router never drops for capacity: that is the dispatcher's business.
-/// - stateful: `router.observe(counts, state)` once per global batch with the global copies per expert
+/// - stateful routers may have an `observe`, called once per global batch with the global copies per expert
 ///   @shape{experts()}; never in evaluation or recomputation.
 template <class Router, class Backend>
 concept router_on = has_experts<Router> && has_fan_out<Router> && has_router_workspace<Router> &&
                     execution_backend<Backend> && (has_route<Router, Backend> || has_stateful_route<Router, Backend>);
 
 /// @brief Opt-in gradient: `backward(on, logits, context, out, grad_weights, grad_logits, ws)` overwrites
-/// grad_logits @shape{tokens x experts()} with the derivative through the weights of the chosen slots. Stateful
+/// grad_logits @shape{tokens x logit_columns(router)} with the derivative through the weights of the chosen slots. Stateful
 /// routers take their state before `out`. The choice itself is held constant.
 template <class Router, class Backend>
 concept has_gradient_on =

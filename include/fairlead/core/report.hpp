@@ -12,7 +12,8 @@ enum class status {
   infeasible,       ///< no solution exists; outputs as the component documents
   iteration_limit,  ///< stopped at its stated cap; outputs are valid but not proven best
   no_improvement,   ///< no move helped; outputs are valid
-  lost_expert       ///< an expert has no replica left
+  lost_expert,      ///< an expert has no replica left
+  unsupported       ///< the problem needs a capability that the component does not state; nothing was done
 };
 
 /// @brief What an algorithm says about its result.

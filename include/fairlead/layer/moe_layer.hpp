@@ -255,10 +255,16 @@ struct moe_layer {
     detail::each_parameter(*this, state, f);
   }
   /// @brief Update router and signal state from the loads of the global batch; once, after the optimizer step.
+  /// @collective all ranks, for routers whose `observe` is
   /// @determinism equal on every rank: it uses the gathered counts
   template <class Backend, class Comm>
   void end_global_batch(state_type<Backend, Comm>& state) const {
-    if constexpr (has_state<Router>) { router.observe(state.global_counts, state.router); }
+    std::span<index_t const> const counts(state.global_counts);
+    if constexpr (has_collective_observe<Router, Backend, Comm>) {
+      router.observe(state.on, state.comm, counts, state.router);
+    } else if constexpr (has_observe<Router>) {
+      router.observe(counts, state.router);
+    }
     signal.end_global_batch(state.signal);
     std::fill(state.global_counts.begin(), state.global_counts.end(), 0);
   }

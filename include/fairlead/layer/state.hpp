@@ -85,7 +85,7 @@ struct step_record {
 
   route_context context;                               ///< what the router was told
   matrix_view<value_type const> tokens;                ///< the input
-  buffer<float, memory_space> logits;                  ///< @shape{tokens x experts}
+  buffer<float, memory_space> logits;                  ///< @shape{tokens x logit_columns(router)}
   fairlead::routing<memory_space> routing;             ///< what the router wrote
   plan_of<dispatcher_type, Backend> plan;              ///< who goes where
   wire_of<dispatcher_type, Backend, value_type> wire;  ///< rows in flight
@@ -97,7 +97,7 @@ struct step_record {
   buffer<value_type, memory_space> shared_kept;        ///< activations the shared expert keeps
   buffer<value_type, memory_space> shared_out;         ///< output of the shared expert, later gradient of its input
   buffer<float, memory_space> grad_weights;            ///< @shape{tokens x fan_out}
-  buffer<float, memory_space> grad_logits;             ///< @shape{tokens x experts}
+  buffer<float, memory_space> grad_logits;             ///< @shape{tokens x logit_columns(router)}
   signal_state_t<typename Layer::signal_type> signal;  ///< the signal as this pass left it; other passes move on
   bool differentiable = false;                         ///< whether the forward pass is complete and not yet used up
   step_report report;                                  ///< what the forward pass said

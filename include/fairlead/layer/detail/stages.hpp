@@ -132,15 +132,14 @@ template <class Layer, class Backend, class Comm>
 [[nodiscard]] step_record<Layer, Backend, Comm> make_record(Layer const& layer, layer_state<Layer, Backend, Comm> const& state) {
   step_record<Layer, Backend, Comm> record{};
   record.signal = state.signal;
-  index_t const experts = layer.router.experts();
   index_t const fan_out = layer.router.fan_out();
   index_t const tokens = state.limits.max_tokens;
   index_t const rows = most_buffer_rows(layer, state.limits, state.where, state.comm.rank());
   index_t const width = std::max(layer.expert.input_width(), layer.expert.output_width());
-  record.logits.resize(tokens * experts);
+  record.logits.resize(tokens * logit_columns(layer.router));
   record.routing.resize(tokens, fan_out);
   record.grad_weights.resize(tokens * fan_out);
-  record.grad_logits.resize(tokens * experts);
+  record.grad_logits.resize(tokens * logit_columns(layer.router));
   record.expert_in.resize(rows * layer.expert.input_width());
   record.kept.resize(rows * layer.expert.kept_width());
   record.expert_out.resize(rows * layer.expert.output_width());
@@ -159,7 +158,7 @@ template <class Layer, class State, class Record>
 void route(Layer const& layer, State& state, matrix_view<typename Layer::value_type const> tokens, Record& record,
            route_context const& context) {
   index_t const count = tokens.rows();
-  index_t const experts = layer.router.experts();
+  index_t const columns = logit_columns(layer.router);
   FAIRLEAD_EXPECTS(count <= state.limits.max_tokens, "more tokens than the limits the state was made for", count, state.limits.max_tokens);
   FAIRLEAD_EXPECTS(tokens.cols() == layer.expert.input_width(), "tokens must be as wide as the experts' input", tokens.cols(), layer.expert.input_width());
   record.context = context;
@@ -167,16 +166,29 @@ void route(Layer const& layer, State& state, matrix_view<typename Layer::value_t
   record.report = {};
   record.differentiable = false;
   if (context.phase == phase::train) { ++state.step; }
-  record.logits.resize(count * experts);
+  record.logits.resize(count * columns);
   record.routing.resize(count, layer.router.fan_out());
   record.grad_weights.resize(count * layer.router.fan_out());
   auto ws = state.scratch.view();
-  auto const logits = record.logits.as_matrix(count, experts);
-  layer.gate.forward(state.on, std::as_const(state.gate.values).span(), tokens, logits, ws);
-  if constexpr (has_state<typename Layer::router_type>) {
-    layer.router.route(state.on, matrix_view<float const>(logits), context, std::as_const(state.router), record.routing.view(), ws);
+  auto const logits = record.logits.as_matrix(count, columns);
+  auto const parameters = std::as_const(state.gate.values).span();
+  if constexpr (has_context_gate<std::remove_cvref_t<decltype(layer.gate)>, std::remove_cvref_t<decltype(state.on)>>) {
+    layer.gate.forward(state.on, parameters, tokens, context, logits, ws);
   } else {
-    layer.router.route(state.on, matrix_view<float const>(logits), context, record.routing.view(), ws);
+    layer.gate.forward(state.on, parameters, tokens, logits, ws);
+  }
+  using router_type = typename Layer::router_type;
+  matrix_view<float const> const seen(logits);
+  if constexpr (has_learning_route<router_type, std::remove_cvref_t<decltype(state.on)>>) {
+    if (context.phase == phase::train) {
+      layer.router.route_and_learn(state.on, seen, context, state.router, record.routing.view(), ws);
+      return;
+    }
+  }
+  if constexpr (has_state<router_type>) {
+    layer.router.route(state.on, seen, context, std::as_const(state.router), record.routing.view(), ws);
+  } else {
+    layer.router.route(state.on, seen, context, record.routing.view(), ws);
   }
 }
 
@@ -339,12 +351,12 @@ void route_backward(Layer const& layer, State& state, Record& record,
                     matrix_view<typename Layer::value_type> grad_tokens, double signal_scale) {
   using value_type = typename Layer::value_type;
   index_t const tokens = record.tokens.rows();
-  index_t const experts = layer.router.experts();
+  index_t const columns = logit_columns(layer.router);
   index_t const fan_out = layer.router.fan_out();
-  record.grad_logits.resize(tokens * experts);
+  record.grad_logits.resize(tokens * columns);
   auto ws = state.scratch.view();
-  auto const logits = std::as_const(record.logits).as_matrix(tokens, experts);
-  auto const grad_logits = record.grad_logits.as_matrix(tokens, experts);
+  auto const logits = std::as_const(record.logits).as_matrix(tokens, columns);
+  auto const grad_logits = record.grad_logits.as_matrix(tokens, columns);
   auto const grad_weights = std::as_const(record.grad_weights).as_matrix(tokens, fan_out);
   auto const routed = std::as_const(record.routing).view();
   if constexpr (has_state<typename Layer::router_type>) {
@@ -354,15 +366,20 @@ void route_backward(Layer const& layer, State& state, Record& record,
   }
   record.signal_loss = layer.signal.add_gradient(state.on, logits, routed, record.context, std::as_const(record.signal),
                                                  signal_scale, grad_logits, ws);
-  layer.gate.backward(state.on, std::as_const(state.gate.values).span(), record.tokens, matrix_view<float const>(grad_logits),
-                      state.gate.gradients.span(), grad_tokens, ws);
+  auto const parameters = std::as_const(state.gate.values).span();
+  matrix_view<float const> const seen(grad_logits);
+  if constexpr (has_context_gate<std::remove_cvref_t<decltype(layer.gate)>, std::remove_cvref_t<decltype(state.on)>>) {
+    layer.gate.backward(state.on, parameters, record.tokens, record.context, seen, state.gate.gradients.span(), grad_tokens, ws);
+  } else {
+    layer.gate.backward(state.on, parameters, record.tokens, seen, state.gate.gradients.span(), grad_tokens, ws);
+  }
   if constexpr (Layer::has_shared) {
     auto shared_ws = state.scratch.view();
-    std::array<value_type const*, 1> const parameters{state.shared.values.data()};
+    std::array<value_type const*, 1> const shared_parameters{state.shared.values.data()};
     std::array<value_type*, 1> const gradients{state.shared.gradients.data()};
     one_group const all(tokens);
     record.shared_out.resize(tokens * layer.shared.input_width());
-    layer.shared.backward(state.on, std::span<value_type const* const>(parameters), std::span<value_type* const>(gradients),
+    layer.shared.backward(state.on, std::span<value_type const* const>(shared_parameters), std::span<value_type* const>(gradients),
                           all.groups(), record.tokens,
                           std::as_const(record.shared_kept).as_matrix(tokens, layer.shared.kept_width()), grad_output,
                           record.shared_out.as_matrix(tokens, layer.shared.input_width()), shared_ws);
