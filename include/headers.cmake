@@ -61,6 +61,7 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/report.hpp
     fairlead/core/routing.hpp
     fairlead/core/row_groups.hpp
+    fairlead/core/saved_state.hpp
     fairlead/core/token_schedule.hpp
     fairlead/core/workspace.hpp)
 set(FAIRLEAD_HEADERS_cuda
@@ -173,6 +174,7 @@ set(FAIRLEAD_HEADERS_shard
     fairlead/shard/local_parameters.hpp)
 set(FAIRLEAD_HEADERS_workload
     fairlead/workload/adversarial_scores.hpp
+    fairlead/workload/assignment_scores.hpp
     fairlead/workload/detail/trace.hpp
     fairlead/workload/drifting_load.hpp
     fairlead/workload/skewed_logits.hpp

@@ -48,6 +48,7 @@
 #include <fairlead/core/report.hpp>
 #include <fairlead/core/routing.hpp>
 #include <fairlead/core/row_groups.hpp>
+#include <fairlead/core/saved_state.hpp>
 #include <fairlead/core/token_schedule.hpp>
 #include <fairlead/core/workspace.hpp>
 #include <fairlead/dispatch/admission.hpp>
@@ -87,6 +88,7 @@
 #include <fairlead/schedule/sole_replica.hpp>
 #include <fairlead/shard/local_parameters.hpp>
 #include <fairlead/workload/adversarial_scores.hpp>
+#include <fairlead/workload/assignment_scores.hpp>
 #include <fairlead/workload/drifting_load.hpp>
 #include <fairlead/workload/skewed_logits.hpp>
 #include <fairlead/workload/token_rows.hpp>
