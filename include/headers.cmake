@@ -62,6 +62,7 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/routing.hpp
     fairlead/core/row_groups.hpp
     fairlead/core/saved_state.hpp
+    fairlead/core/stage.hpp
     fairlead/core/token_schedule.hpp
     fairlead/core/workspace.hpp)
 set(FAIRLEAD_HEADERS_cuda
@@ -112,6 +113,10 @@ set(FAIRLEAD_HEADERS_expert
     fairlead/expert/detail/row_blocks.hpp
     fairlead/expert/gated_ffn.cuh
     fairlead/expert/gated_ffn.hpp)
+set(FAIRLEAD_HEADERS_flow
+    fairlead/flow/detail/row_cut.hpp
+    fairlead/flow/quantile_step.hpp
+    fairlead/flow/token_runs.hpp)
 set(FAIRLEAD_HEADERS_laws
     fairlead/laws/balance_signal.hpp
     fairlead/laws/communicator.hpp
@@ -133,6 +138,7 @@ set(FAIRLEAD_HEADERS_layer
     fairlead/layer/state.hpp
     fairlead/layer/step_report.hpp)
 set(FAIRLEAD_HEADERS_metrics
+    fairlead/metrics/fluctuation.hpp
     fairlead/metrics/load.hpp)
 set(FAIRLEAD_HEADERS_optim
     fairlead/optim/adamw.cuh
@@ -147,8 +153,11 @@ set(FAIRLEAD_HEADERS_root
     fairlead/fairlead.hpp
     fairlead/version.hpp)
 set(FAIRLEAD_HEADERS_route
+    fairlead/route/balanced_choice.hpp
     fairlead/route/biased_token_choice.cuh
     fairlead/route/biased_token_choice.hpp
+    fairlead/route/detail/balanced_text.hpp
+    fairlead/route/detail/feature_rows.hpp
     fairlead/route/detail/route_rows.hpp
     fairlead/route/detail/route_warp.cuh
     fairlead/route/detail/select.hpp
@@ -156,6 +165,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/detail/weights.hpp
     fairlead/route/expert_count.hpp
     fairlead/route/fixed_choice.hpp
+    fairlead/route/frozen_bias.hpp
     fairlead/route/gshard_top_2.hpp
     fairlead/route/linear_gate.hpp
     fairlead/route/noise.hpp
@@ -164,6 +174,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/switch_top_1.hpp
     fairlead/route/token_choice.cuh
     fairlead/route/token_choice.hpp
+    fairlead/route/token_features.hpp
     fairlead/route/top_k.cuh
     fairlead/route/top_k.hpp)
 set(FAIRLEAD_HEADERS_schedule
@@ -190,6 +201,7 @@ set(FAIRLEAD_HEADERS
     ${FAIRLEAD_HEADERS_dispatch}
     ${FAIRLEAD_HEADERS_exec}
     ${FAIRLEAD_HEADERS_expert}
+    ${FAIRLEAD_HEADERS_flow}
     ${FAIRLEAD_HEADERS_laws}
     ${FAIRLEAD_HEADERS_layer}
     ${FAIRLEAD_HEADERS_metrics}
