@@ -6,6 +6,7 @@
 #include "training.hpp"
 
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/balance/signals.hpp>
 #include <fairlead/balance/z_loss.hpp>
 #include <fairlead/dispatch/capacity.hpp>
@@ -48,7 +49,8 @@ void for_each_composition(options const& chosen, Visit const& visit) {
   // a bias of each expert follows the load. Nothing is dropped.
   visit("deepseek", fl::moe_layer{
                         .gate = gate{.width = width, .experts = 2 * experts},
-                        .router = fl::sigmoid_bias_top_k{.experts = 2 * experts, .k = 2, .rate = 5e-3F},
+                        .router = fl::with_controller<fl::sigmoid_bias_top_k, fl::sign_bias>{
+                            .experts = 2 * experts, .k = 2, .controller = {.step = 5e-3F}},
                         .expert = expert{.width = width, .hidden = hidden / 2},
                         .shared = expert{.width = width, .hidden = hidden},
                     });

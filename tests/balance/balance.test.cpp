@@ -118,12 +118,14 @@ TEST_CASE("the z-loss gives its golden values and gradient", "[balance]") {
 TEST_CASE("the sign rule moves biases towards the mean", "[balance]") {
   std::vector<index_t> const counts = {10, 2, 6, 6};
   std::vector<float> bias = {0.5F, 0.0F, -0.25F, 0.0F};
-  fl::sign_bias{.step = 1e-3F}.observe(counts, bias);
+  fl::alone comm;
+  fl::sign_bias::state_type none;
+  fl::sign_bias{.step = 1e-3F}.end_global_batch(fl::serial{}, comm, counts, none, bias);
   CHECK(bias == std::vector<float>{0.5F - 1e-3F, 1e-3F, -0.25F, 0.0F});
   std::vector<float> still = {1.0F, 2.0F};
-  fl::sign_bias{}.observe(std::vector<index_t>{0, 0}, still);
+  fl::sign_bias{}.end_global_batch(fl::serial{}, comm, std::vector<index_t>{0, 0}, none, still);
   CHECK(still == std::vector<float>{1.0F, 2.0F});
-  CHECK_THROWS_AS(fl::sign_bias{}.observe(counts, still), fl::contract_violation);
+  CHECK_THROWS_AS(fl::sign_bias{}.end_global_batch(fl::serial{}, comm, counts, none, still), fl::contract_violation);
 }
 
 TEST_CASE("even loads cost exactly the coefficient for every fan-out and share", "[balance]") {

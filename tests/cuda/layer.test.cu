@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The whole layer, forward and backward, on devices with NCCL against host ranks: the same composition, the same body.
+#include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/comm/inproc.hpp>
 #include <fairlead/comm/nccl.cuh>
 #include <fairlead/dispatch/exchange.cuh>
@@ -99,7 +100,7 @@ TEST_CASE("a dropless layer with a shared expert computes and differentiates on 
 TEST_CASE("a layer with group-limited sigmoid routing and capacities agrees with the host") {
   FAIRLEAD_NEEDS_DEVICES(4);
   index_t const ranks = GENERATE(1, 2, 4);
-  fl::moe_layer<fl::linear_gate<>, fl::sigmoid_bias_group_top_k, fl::gated_ffn<>, fl::no_signal, fl::contiguous_placement,
+  fl::moe_layer<fl::linear_gate<>, fl::with_controller<fl::sigmoid_bias_group_top_k, fl::sign_bias>, fl::gated_ffn<>, fl::no_signal, fl::contiguous_placement,
                 fl::sole_replica, fl::exchange<fl::megatron_capacity, fl::choice_major_order, fl::drop_and_renormalise>> const layer{
       .gate = {.width = 12, .experts = 8},
       .router = {.experts = 8, .k = 3, .selection = {.groups = 4, .kept_groups = 2}},

@@ -2,6 +2,7 @@
 // After warm-up a training step allocates nothing, however the loads change inside the limits. Every form of operator
 // new of this program counts while a switch is on; the switch turns while all ranks stand at a barrier.
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/balance/signals.hpp>
 #include <fairlead/balance/z_loss.hpp>
 #include <fairlead/comm/alone.hpp>
@@ -162,7 +163,7 @@ auto with_losses(Dispatcher dispatcher) {
 template <class Dispatcher>
 auto with_bias(Dispatcher dispatcher) {
   return fl::moe_layer{.gate = fl::linear_gate<>{.width = width, .experts = experts},
-                       .router = fl::sigmoid_bias_top_k{.experts = experts, .k = 3, .rate = 0.01F},
+                       .router = fl::with_controller<fl::sigmoid_bias_top_k, fl::sign_bias>{.experts = experts, .k = 3, .controller = {.step = 0.01F}},
                        .dispatcher = dispatcher,
                        .expert = fl::gated_ffn<float>{.width = width, .hidden = 6}};
 }

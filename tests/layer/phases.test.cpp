@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What the context of a call says - phase, masks - reaches router, plan, losses and state.
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
 #include <fairlead/route/switch_top_1.hpp>
 
@@ -86,7 +87,7 @@ TEST_CASE("A recomputed forward pass can be followed by the backward pass of the
 }
 
 TEST_CASE("An evaluation draws no noise and moves neither loads nor biases") {
-  auto const layer = compose(fl::sigmoid_bias_top_k{.experts = experts, .k = 2, .rate = 0.1F});
+  auto const layer = compose(fl::with_controller<fl::sigmoid_bias_top_k, fl::sign_bias>{.experts = experts, .k = 2, .controller = {.step = 0.1F}});
   fl::inproc::world world{2};
   auto const steady = world.run([&](fl::inproc::communicator comm) {
     auto state = layer.make_state(fl::serial{}, comm, {.max_tokens = count, .seed = 2});

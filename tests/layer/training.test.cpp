@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Layers learn a task that needs several experts: tokens of four kinds, each with a linear map of its own.
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/dispatch/deduplicated_exchange.hpp>
 #include <fairlead/optim/adamw.hpp>
 #include <fairlead/optim/sgd.hpp>
@@ -126,7 +127,7 @@ void learns(course const& seen, double factor) {
 TEST_CASE("A sigmoid router with a bias and AdamW bring the loss down tenfold") {
   for (index_t const ranks : {1, 4}) {
     CAPTURE(ranks);
-    auto const seen = train(compose(fl::sigmoid_bias_top_k{.experts = experts, .k = 2, .rate = 1e-3F}), fl::adamw{.rate = 2e-2}, ranks, 150);
+    auto const seen = train(compose(fl::with_controller<fl::sigmoid_bias_top_k, fl::sign_bias>{.experts = experts, .k = 2, .controller = {.step = 1e-3F}}), fl::adamw{.rate = 2e-2}, ranks, 150);
     learns(seen, 10.0);
     CHECK(seen.bias > 0.0);
     CHECK(seen.dropped == 0.0);

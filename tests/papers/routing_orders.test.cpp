@@ -2,6 +2,8 @@
 // Golden vectors of the selection orders: row (2, 1, 0, -1), k = 2, fp64 values rounded to ten digits.
 #include "support/catch.hpp"
 
+#include <fairlead/balance/sign_bias.hpp>
+#include <fairlead/comm/alone.hpp>
 #include <fairlead/core/matrix.hpp>
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
@@ -32,7 +34,7 @@ answer ask(Router const& router, std::vector<float> const& row, std::vector<floa
   for (fl::index_t j = 0; j < router.fan_out(); ++j) { grad_weights(0, j) = j == 0 ? 1.0F : -0.5F; }
   fl::route_context const context{.phase = fl::phase::evaluate};
   if constexpr (fl::has_state<Router>) {
-    fl::expert_bias const state{bias};
+    fl::expert_bias<> const state{bias, {}};
     router.route(fl::serial{}, logits, context, state, out.view(), ws);
     router.backward(fl::serial{}, logits, context, state, out.view(), grad_weights.view(), grad_logits.view(), ws);
   } else {
@@ -135,10 +137,12 @@ TEST_CASE("V7: where sigmoids underflow the tiny denominator shows, and nothing 
   CHECK(ask(router, {-200.0F, -201.0F}).weights == std::vector<double>{0.0, 0.0});
 }
 
-TEST_CASE("V10: the sign rule moves each bias by the rate against its load") {
-  fl::sigmoid_bias_top_k const router{.experts = 4, .k = 1, .rate = 1e-3F};
+TEST_CASE("V10: the sign rule moves each bias by its step against its load") {
+  fl::with_controller<fl::sigmoid_bias_top_k, fl::sign_bias> const router{
+      .experts = 4, .k = 1, .controller = {.step = 1e-3F}};
   auto state = router.make_state();
   std::array<fl::index_t, 4> const counts{10, 2, 6, 6};
-  router.observe(counts, state);
+  fl::alone comm;
+  router.observe(fl::serial{}, comm, counts, state);
   CHECK(state.values == std::vector<float>{-1e-3F, 1e-3F, 0.0F, 0.0F});
 }

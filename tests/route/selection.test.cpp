@@ -2,6 +2,8 @@
 // Selection against a sort in double precision, on every width, and on threads against serial.
 #include "support/catch.hpp"
 
+#include <fairlead/balance/sign_bias.hpp>
+#include <fairlead/comm/alone.hpp>
 #include <fairlead/core/matrix.hpp>
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/exec/threads.hpp>
@@ -240,7 +242,7 @@ struct tally {
       fl::routing<> out(tokens, router.k);
       fl::workspace ws = memory.view();
       if constexpr (fl::has_state<Router>) {
-        router.route(fl::serial{}, scores.view(), {}, fl::expert_bias{bias}, out.view(), ws);
+        router.route(fl::serial{}, scores.view(), {}, fl::expert_bias<>{bias, {}}, out.view(), ws);
       } else {
         router.route(fl::serial{}, scores.view(), {}, out.view(), ws);
       }
@@ -349,14 +351,19 @@ TEST_CASE("weights of another shape than the experts and scales that are no fact
   }
 }
 
-TEST_CASE("a biased router refuses a rate that moves nothing the right way") {
+TEST_CASE("a biased router refuses a step that moves nothing the right way, and counts of other experts") {
   std::vector<fl::index_t> const counts{3, 1};
-  for (float const rate : {-1e-3F, std::nanf("")}) {
-    fl::sigmoid_bias_top_k const router{.experts = 2, .k = 1, .rate = rate};
+  fl::alone comm;
+  using router_type = fl::with_controller<fl::sigmoid_bias_top_k, fl::sign_bias>;
+  for (float const step : {-1e-3F, std::nanf("")}) {
+    router_type const router{.experts = 2, .k = 1, .controller = {.step = step}};
     auto state = router.make_state();
-    CHECK_THROWS_WITH(router.observe(counts, state), Catch::Contains("rate"));
+    CHECK_THROWS_WITH(router.observe(fl::serial{}, comm, counts, state), Catch::Contains("step"));
     CHECK(state.values == std::vector<float>{0.0F, 0.0F});
   }
+  router_type const wider{.experts = 3, .k = 1};
+  auto state = wider.make_state();
+  CHECK_THROWS_WITH(wider.observe(fl::serial{}, comm, counts, state), Catch::Contains("one count"));
 }
 
 TEST_CASE("bad shapes and fields are refused with advice") {

@@ -11,12 +11,14 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Device text of `biased_token_choice`. The bias lives on the host and is copied to the stream in each call.
 /// @determinism ids and weights are the bits of the host text
-template <class Score, class Selection, class Renormalisation, class Noise, cuda_backend Backend>
-struct implementation<biased_token_choice<Score, Selection, Renormalisation, Noise>, Backend> {
-  using policy = biased_token_choice<Score, Selection, Renormalisation, Noise>;  ///< the router
+template <class Score, class Selection, class Renormalisation, class Noise, class Controller,
+          cuda_backend Backend>
+struct implementation<biased_token_choice<Score, Selection, Renormalisation, Noise, Controller>, Backend> {
+  using policy = biased_token_choice<Score, Selection, Renormalisation, Noise, Controller>;  ///< the router
   /// See `biased_token_choice::route`.
   static void route(policy const& router, Backend const& on, matrix_view<float const> logits,
-                    route_context const& context, expert_bias const& state, routing_view out, workspace& ws) {
+                    route_context const& context, typename policy::state_type const& state, routing_view out,
+                    workspace& ws) {
     if (logits.rows() == 0) { return; }
     workspace::scope const scope(ws);
     auto const bias = ws.take<float>(router.experts());
@@ -25,7 +27,7 @@ struct implementation<biased_token_choice<Score, Selection, Renormalisation, Noi
   }
   /// See `biased_token_choice::backward`.
   static void backward(policy const& router, Backend const& on, matrix_view<float const> logits,
-                       route_context const& context, expert_bias const&, const_routing_view out,
+                       route_context const& context, typename policy::state_type const&, const_routing_view out,
                        matrix_view<float const> grad_weights, matrix_view<float> grad_logits, workspace& ws) {
     if (logits.rows() == 0) { return; }
     workspace::scope const scope(ws);

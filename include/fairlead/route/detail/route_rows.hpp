@@ -105,6 +105,21 @@ FAIRLEAD_HD void score_row(float const* logits, index_t experts, bool unit, floa
   }
 }
 
+/// Selection scores of a row before any bias, for those who learn from them.
+template <class Choice>
+struct score_rows {
+  Choice choice;
+  matrix_view<float const> logits;
+  route_context context;
+  matrix_view<float> scores;
+
+  void operator()(index_t row) const noexcept {
+    float* const to = scores.row(row);
+    effective_row(choice.noise, context, row, choice.experts(), logits.row(row), to);
+    score_row<typename Choice::score_type>(to, choice.experts(), true, to);
+  }
+};
+
 /// Selection keys of a row from its effective logits.
 /// @tparam Choice names `score_type`, holds `selection`, `experts`, `k`
 template <class Choice>
