@@ -163,6 +163,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/detail/select.hpp
     fairlead/route/detail/select_lanes.hpp
     fairlead/route/detail/weights.hpp
+    fairlead/route/distilled_gate.hpp
     fairlead/route/expert_count.hpp
     fairlead/route/fixed_choice.hpp
     fairlead/route/frozen_bias.hpp
@@ -176,7 +177,8 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/token_choice.hpp
     fairlead/route/token_features.hpp
     fairlead/route/top_k.cuh
-    fairlead/route/top_k.hpp)
+    fairlead/route/top_k.hpp
+    fairlead/route/two_stage.hpp)
 set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/counts.hpp
     fairlead/schedule/equal_split.hpp

@@ -79,6 +79,7 @@
 #include <fairlead/place/contiguous.hpp>
 #include <fairlead/route/balanced_choice.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
+#include <fairlead/route/distilled_gate.hpp>
 #include <fairlead/route/expert_count.hpp>
 #include <fairlead/route/fixed_choice.hpp>
 #include <fairlead/route/frozen_bias.hpp>
@@ -91,6 +92,7 @@
 #include <fairlead/route/token_choice.hpp>
 #include <fairlead/route/token_features.hpp>
 #include <fairlead/route/top_k.hpp>
+#include <fairlead/route/two_stage.hpp>
 #include <fairlead/schedule/equal_split.hpp>
 #include <fairlead/schedule/sole_replica.hpp>
 #include <fairlead/shard/local_parameters.hpp>
