@@ -24,6 +24,7 @@ struct balance_signal_problem {
   index_t tokens = 12;       ///< rows, >= 2
   index_t experts = 6;       ///< columns, >= 2
   index_t fan_out = 2;       ///< experts a token, 1 <= fan_out < experts
+  index_t columns = 0;       ///< columns of the logits, the experts' own first; 0 = one an expert
   std::uint64_t seed = 1;    ///< names the logits
   double tolerance = 2e-3;   ///< error of a gradient entry allowed, in units of the largest
   bool even_is_best = false; ///< whether collapsed routing must cost more than even routing (losses on the load)
@@ -39,7 +40,8 @@ struct signal_case {
   std::vector<index_t> counts;
   index_t valid = 0;
 
-  signal_case(index_t tokens, index_t experts, index_t fan_out) : logits(tokens, experts), routed(tokens, fan_out) {
+  signal_case(index_t tokens, index_t experts, index_t fan_out, index_t columns = 0)
+      : logits(tokens, columns > 0 ? columns : experts), routed(tokens, fan_out) {
     counts.assign(static_cast<std::size_t>(experts), 0);
   }
   void route() {
@@ -49,7 +51,7 @@ struct signal_case {
     for (index_t t = 0; t < logits.rows(); ++t) {
       bool const padded = !mask.empty() && mask[static_cast<std::size_t>(t)] == 0;
       valid += padded ? 0 : 1;
-      std::vector<std::int32_t> ids(static_cast<std::size_t>(logits.cols()));
+      std::vector<std::int32_t> ids(counts.size());
       for (std::size_t e = 0; e < ids.size(); ++e) { ids[e] = static_cast<std::int32_t>(e); }
       float const* const row = logits.view().row(t);
       std::sort(ids.begin(), ids.end(),
@@ -75,7 +77,7 @@ signal_result evaluate_signal(Backend const& on, Signal const& signal, signal_st
   signal_result result;
   result.grad = matrix<float>(batch.logits.rows(), batch.logits.cols());
   for (float& value : result.grad.span()) { value = start; }
-  arena memory(signal.workspace_bytes(batch.logits.rows(), batch.logits.cols()));
+  arena memory(signal.workspace_bytes(batch.logits.rows(), static_cast<index_t>(batch.counts.size())));
   workspace ws = memory.view();
   route_context context;
   context.token_mask = batch.mask;
@@ -112,6 +114,7 @@ template <class Signal, host_backend Backend = serial>
   using detail::signal_case;
   index_t const tokens = problem.tokens;
   index_t const experts = problem.experts;
+  index_t const columns = problem.columns > 0 ? problem.columns : experts;
   auto const broken = [&](char const* law, auto const&... more) {
     return verdict::broken("balance signal: ", law, " (", tokens, " tokens, ", experts, " experts, fan-out ",
                            problem.fan_out, ", seed ", problem.seed, ")", more...);
@@ -121,9 +124,9 @@ template <class Signal, host_backend Backend = serial>
     return evaluate_signal(on, signal, state, batch, scale, start);
   };
 
-  signal_case batch(tokens, experts, problem.fan_out);
+  signal_case batch(tokens, experts, problem.fan_out, columns);
   for (index_t t = 0; t < tokens; ++t) {
-    for (index_t e = 0; e < experts; ++e) {
+    for (index_t e = 0; e < columns; ++e) {
       // Earlier experts are favoured, so that loads are uneven and their gradients are not zero.
       double const tilt = 0.3 * static_cast<double>(experts - e) / static_cast<double>(experts);
       batch.logits(t, e) = static_cast<float>(
@@ -142,7 +145,7 @@ template <class Signal, host_backend Backend = serial>
   if (doubled.loss != base.loss) { return broken("the loss does not depend on scale"); }
   auto const added = fresh(batch, 1.0, 1.0F);
   for (index_t t = 0; t < tokens; ++t) {
-    for (index_t e = 0; e < experts; ++e) {
+    for (index_t e = 0; e < columns; ++e) {
       double const value = static_cast<double>(base.grad(t, e));
       if (std::fabs(static_cast<double>(doubled.grad(t, e)) - 2.0 * value) > allowed) {
         return broken("the gradient follows scale", " at ", t, ", ", e);
@@ -156,7 +159,7 @@ template <class Signal, host_backend Backend = serial>
   // Fourth-order central differences: fp32 noise asks for a wide step, which a low order would not forgive.
   constexpr double step = 0.0625;
   for (index_t t = 0; t < tokens; ++t) {
-    for (index_t e = 0; e < experts; ++e) {
+    for (index_t e = 0; e < columns; ++e) {
       float const centre = batch.logits(t, e);
       auto const at = [&](double offset) {
         batch.logits(t, e) = static_cast<float>(static_cast<double>(centre) + offset);
@@ -173,12 +176,12 @@ template <class Signal, host_backend Backend = serial>
   }
 
   // Padding: two fillings of the padded rows must be told apart by nothing.
-  signal_case padded(tokens, experts, problem.fan_out);
+  signal_case padded(tokens, experts, problem.fan_out, columns);
   padded.mask.assign(static_cast<std::size_t>(tokens), 1);
   for (index_t t = 0; t < tokens; t += 3) { padded.mask[static_cast<std::size_t>(t)] = 0; }
   auto const fill = [&](float value) {
     for (index_t t = 0; t < tokens; ++t) {
-      for (index_t e = 0; e < experts; ++e) {
+      for (index_t e = 0; e < columns; ++e) {
         bool const padding = padded.mask[static_cast<std::size_t>(t)] == 0;
         padded.logits(t, e) = padding ? (e == 0 ? value : 0.0F) : batch.logits(t, e);
       }
@@ -189,17 +192,17 @@ template <class Signal, host_backend Backend = serial>
   auto const one = fill(50.0F);
   if (!same_bits(one, fill(std::numeric_limits<float>::quiet_NaN()))) { return broken("padded rows change nothing"); }
   for (index_t t = 0; t < tokens; t += 3) {
-    for (index_t e = 0; e < experts; ++e) {
+    for (index_t e = 0; e < columns; ++e) {
       if (one.grad(t, e) != 0.0F) { return broken("padded rows get no gradient", " at ", t, ", ", e); }
     }
   }
 
-  signal_case none(0, experts, problem.fan_out);
+  signal_case none(0, experts, problem.fan_out, columns);
   none.route();
   if (fresh(none, 1.0, 0.0F).loss != 0.0) { return broken("no token, no loss"); }
 
   auto state = signal.make_state(experts);
-  signal_case skewed(tokens, experts, problem.fan_out);
+  signal_case skewed(tokens, experts, problem.fan_out, columns);
   for (index_t t = 0; t < tokens; ++t) { skewed.logits(t, experts - 1) = 3.0F; }
   skewed.route();
   (void)evaluate_signal(on, signal, state, skewed, 1.0, 0.0F);
@@ -209,8 +212,8 @@ template <class Signal, host_backend Backend = serial>
   }
 
   if (problem.even_is_best) {
-    signal_case collapsed(experts * 2, experts, problem.fan_out);
-    signal_case even(experts * 2, experts, problem.fan_out);
+    signal_case collapsed(experts * 2, experts, problem.fan_out, columns);
+    signal_case even(experts * 2, experts, problem.fan_out, columns);
     for (index_t t = 0; t < experts * 2; ++t) {
       for (index_t e = 0; e < experts; ++e) {
         auto const score = static_cast<float>(e) * 0.5F;

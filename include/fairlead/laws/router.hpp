@@ -21,7 +21,8 @@ namespace laws {
 /// a reversed batch, goes where it went in the batch. With `by_score`: equal scores go to the lowest ids, and in
 /// evaluation a token with a candidate has an expert; with `best_win` too, no slot is none while candidates are left and
 /// no score that was left is above a chosen one (stateless routers). Routers with gradient: overwritten, zero for masked
-/// tokens, equal to central differences.
+/// tokens, equal to central differences. Scores have `logit_columns(router)` columns; the first `experts()` of them
+/// are taken as those of the experts.
 /// @param router the router
 /// @param on host backend
 /// @param problem what to try
@@ -32,16 +33,17 @@ template <class Router, host_backend Backend>
 [[nodiscard]] verdict check_router(Router const& router, Backend const& on, router_problem const& problem) {
   index_t const experts = router.experts();
   index_t const k = router.fan_out();
+  index_t const columns = logit_columns(router);
   if (experts < 1 || k < 1 || k > experts) { return verdict::broken("1 <= fan_out() <= experts()", experts, ' ', k); }
   detail::router_examiner<Router, Backend> examiner(router, on, problem);
   if (verdict const none = examiner.zero_tokens(); !none) { return none; }
   for (phase const when : {phase::evaluate, phase::train}) {
-    matrix<float> const scores = detail::skewed_scores(problem, experts);
+    matrix<float> const scores = detail::skewed_scores(problem, columns);
     if (verdict const v = examiner.examine(scores.view(), when, "skewed scores"); !v) { return v; }
     if (verdict const v = examiner.gradient(scores.view(), when); !v) { return v; }
     for (workload::adversarial const pattern : workload::all_adversarial) {
       matrix<float> const hard = workload::adversarial_scores{
-          .tokens = problem.tokens, .experts = experts, .pattern = pattern, .seed = problem.seed}.make();
+          .tokens = problem.tokens, .experts = columns, .pattern = pattern, .seed = problem.seed}.make();
       if (verdict const v = examiner.examine(hard.view(), when, workload::name(pattern)); !v) { return v; }
     }
   }

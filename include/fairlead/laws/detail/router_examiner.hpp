@@ -70,7 +70,7 @@ class router_examiner {
     routing<> out(0, router_.fan_out());
     arena<> memory(router_.workspace_bytes(0));
     workspace ws = memory.view();
-    call({nullptr, 0, router_.experts()}, {}, out, ws);
+    call({nullptr, 0, logit_columns(router_)}, {}, out, ws);
     return {};
   }
 
@@ -103,7 +103,7 @@ class router_examiner {
   }
 
   [[nodiscard]] verdict ties() {
-    matrix<float> scores(problem_.tokens, router_.experts());
+    matrix<float> scores(problem_.tokens, logit_columns(router_));
     for (float& score : scores.span()) { score = 0.25F; }
     routing<> const out = ask(scores.view(), context_for(phase::evaluate), 0);
     for (index_t t = 0; t < problem_.tokens; ++t) {
@@ -119,13 +119,13 @@ class router_examiner {
 
   [[nodiscard]] verdict gradient(matrix_view<float const> scores, phase when) {
     if constexpr (has_gradient_on<Router, Backend>) {
-      index_t const tokens = scores.rows(), experts = router_.experts(), k = router_.fan_out();
+      index_t const tokens = scores.rows(), columns = scores.cols(), k = router_.fan_out();
       std::vector<std::uint8_t> allowed(static_cast<std::size_t>(tokens), 1);
       if (tokens > 1) { allowed.back() = 0; }
       route_context context = context_for(when);
       context.token_mask = allowed;
       routing<> const out = ask(scores, context, 0);
-      matrix<float> grad_weights(tokens, k), grad_logits(tokens, experts);
+      matrix<float> grad_weights(tokens, k), grad_logits(tokens, columns);
       std::uint64_t index = 0;
       for (float& g : grad_weights.span()) { g = static_cast<float>(philox::normal(problem_.seed, 15, index++)); }
       for (float& g : grad_logits.span()) { g = 1e9F; }
@@ -137,15 +137,15 @@ class router_examiner {
         router_.backward(on_, scores, context, out.view(), grad_weights.view(), grad_logits.view(), ws);
       }
       on_.wait();
-      matrix<float> moved(tokens, experts);
-      for (index_t e = 0; e < experts; ++e) {
+      matrix<float> moved(tokens, columns);
+      for (index_t e = 0; e < columns; ++e) {
         // All tokens at once: rows of a causal router are independent.
         double const step = 1.0 / 64.0;
         std::vector<double> loss[2];
         routing<> sides[2];
         for (int side = 0; side < 2; ++side) {
           for (index_t t = 0; t < tokens; ++t) {
-            for (index_t c = 0; c < experts; ++c) {
+            for (index_t c = 0; c < columns; ++c) {
               moved(t, c) = scores(t, c) + (c == e ? static_cast<float>(side == 0 ? -step : step) : 0.0F);
             }
           }
@@ -162,12 +162,12 @@ class router_examiner {
           auto const at = static_cast<std::size_t>(t);
           auto const got = static_cast<double>(grad_logits(t, e));
           if (allowed[at] == 0 && got != 0.0) {
-            return verdict::broken("a masked token has gradient zero [token ", t, ", expert ", e, ", got ", got, ']');
+            return verdict::broken("a masked token has gradient zero [token ", t, ", column ", e, ", got ", got, ']');
           }
           if (!same_choice(sides[0], out, t) || !same_choice(sides[1], out, t)) { continue; }
           double const want = (loss[1][at] - loss[0][at]) / (2.0 * step);
           if (!(std::abs(got - want) <= 1e-3 * (1.0 + std::abs(want)))) {
-            return verdict::broken("the gradient equals central differences [token ", t, ", expert ", e, ", got ", got,
+            return verdict::broken("the gradient equals central differences [token ", t, ", column ", e, ", got ", got,
                                    ", differences ", want, ", seed ", problem_.seed, ']');
           }
         }
@@ -233,7 +233,7 @@ class router_examiner {
         if (!context.expert_mask.empty() && context.expert_mask[static_cast<std::size_t>(e)] == 0) {
           return broken("a masked expert is never chosen");
         }
-        if (!is_candidate(scores(t, e))) { return broken("NaN and -inf are never chosen"); }
+        if (e < scores.cols() && !is_candidate(scores(t, e))) { return broken("NaN and -inf are never chosen"); }
         for (index_t i = 0; i < j; ++i) {
           if (view.experts(t, i) == view.experts(t, j)) { return broken("the experts of a token are distinct"); }
         }
