@@ -36,6 +36,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/expert.hpp
     fairlead/concepts/gate.hpp
     fairlead/concepts/gemm.hpp
+    fairlead/concepts/noisy_logits.hpp
     fairlead/concepts/optimizer.hpp
     fairlead/concepts/parameter_store.hpp
     fairlead/concepts/planner.hpp
@@ -116,6 +117,7 @@ set(FAIRLEAD_HEADERS_expert
 set(FAIRLEAD_HEADERS_flow
     fairlead/flow/detail/row_cut.hpp
     fairlead/flow/quantile_step.hpp
+    fairlead/flow/sinkhorn.hpp
     fairlead/flow/token_runs.hpp)
 set(FAIRLEAD_HEADERS_laws
     fairlead/laws/balance_signal.hpp
@@ -158,6 +160,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/biased_token_choice.hpp
     fairlead/route/detail/balanced_text.hpp
     fairlead/route/detail/feature_rows.hpp
+    fairlead/route/detail/normal_words.hpp
     fairlead/route/detail/route_rows.hpp
     fairlead/route/detail/route_warp.cuh
     fairlead/route/detail/select.hpp
@@ -170,6 +173,8 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/gshard_top_2.hpp
     fairlead/route/linear_gate.hpp
     fairlead/route/noise.hpp
+    fairlead/route/noisy_linear_gate.hpp
+    fairlead/route/noisy_top_k.hpp
     fairlead/route/score.hpp
     fairlead/route/selection.hpp
     fairlead/route/switch_top_1.hpp

@@ -24,6 +24,7 @@
 #include <fairlead/concepts/expert.hpp>
 #include <fairlead/concepts/gate.hpp>
 #include <fairlead/concepts/gemm.hpp>
+#include <fairlead/concepts/noisy_logits.hpp>
 #include <fairlead/concepts/optimizer.hpp>
 #include <fairlead/concepts/parameter_store.hpp>
 #include <fairlead/concepts/planner.hpp>
@@ -67,6 +68,7 @@
 #include <fairlead/expert/dense_ffn.hpp>
 #include <fairlead/expert/gated_ffn.hpp>
 #include <fairlead/flow/quantile_step.hpp>
+#include <fairlead/flow/sinkhorn.hpp>
 #include <fairlead/flow/token_runs.hpp>
 #include <fairlead/layer/moe_layer.hpp>
 #include <fairlead/layer/options.hpp>
@@ -86,6 +88,8 @@
 #include <fairlead/route/gshard_top_2.hpp>
 #include <fairlead/route/linear_gate.hpp>
 #include <fairlead/route/noise.hpp>
+#include <fairlead/route/noisy_linear_gate.hpp>
+#include <fairlead/route/noisy_top_k.hpp>
 #include <fairlead/route/score.hpp>
 #include <fairlead/route/selection.hpp>
 #include <fairlead/route/switch_top_1.hpp>
