@@ -4,7 +4,11 @@
 set(FAIRLEAD_HEADERS_balance
     fairlead/balance/detail/row_loop.hpp
     fairlead/balance/detail/row_terms.hpp
+    fairlead/balance/exact_dual_bias.hpp
     fairlead/balance/load_balance_loss.hpp
+    fairlead/balance/pid_bias.hpp
+    fairlead/balance/price_average.hpp
+    fairlead/balance/quantile_bias.hpp
     fairlead/balance/sign_bias.hpp
     fairlead/balance/signals.hpp
     fairlead/balance/z_loss.hpp)

@@ -3,7 +3,11 @@
 /// @file
 /// @brief Everything that needs the standard library only. Conformance kits (laws/) and headers that are named after
 /// a dependency (OpenMP, BLAS, MPI) are included by name.
+#include <fairlead/balance/exact_dual_bias.hpp>
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/pid_bias.hpp>
+#include <fairlead/balance/price_average.hpp>
+#include <fairlead/balance/quantile_bias.hpp>
 #include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/balance/signals.hpp>
 #include <fairlead/balance/z_loss.hpp>
