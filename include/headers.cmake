@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # One list of headers per module. tests/structure/header_lists.py compares them, and the umbrella headers,
 # with the folders and, called with --fix, writes all three files.
+set(FAIRLEAD_HEADERS_assign
+    fairlead/assign/detail/price_search.hpp
+    fairlead/assign/detail/vectors.hpp)
 set(FAIRLEAD_HEADERS_balance
     fairlead/balance/detail/row_loop.hpp
     fairlead/balance/detail/row_terms.hpp
@@ -55,6 +58,7 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/exchange_plan.hpp
     fairlead/core/ids.hpp
     fairlead/core/implementation.hpp
+    fairlead/core/initial_values.hpp
     fairlead/core/load.hpp
     fairlead/core/matrix.hpp
     fairlead/core/matrix_view.hpp
@@ -119,13 +123,17 @@ set(FAIRLEAD_HEADERS_expert
     fairlead/expert/gated_ffn.cuh
     fairlead/expert/gated_ffn.hpp)
 set(FAIRLEAD_HEADERS_flow
+    fairlead/flow/breakpoint_step.hpp
     fairlead/flow/detail/row_cut.hpp
+    fairlead/flow/dual_bound.hpp
     fairlead/flow/quantile_step.hpp
     fairlead/flow/sinkhorn.hpp
     fairlead/flow/token_runs.hpp)
 set(FAIRLEAD_HEADERS_laws
     fairlead/laws/balance_signal.hpp
+    fairlead/laws/bias_controller.hpp
     fairlead/laws/communicator.hpp
+    fairlead/laws/detail/bias_examiner.hpp
     fairlead/laws/detail/communicator_examiner.hpp
     fairlead/laws/detail/expert_examiner.hpp
     fairlead/laws/detail/router_examiner.hpp
@@ -138,9 +146,11 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
 set(FAIRLEAD_HEADERS_layer
+    fairlead/layer/detail/shuffle_text.hpp
     fairlead/layer/detail/stages.hpp
     fairlead/layer/moe_layer.hpp
     fairlead/layer/options.hpp
+    fairlead/layer/shuffled.hpp
     fairlead/layer/state.hpp
     fairlead/layer/step_report.hpp)
 set(FAIRLEAD_HEADERS_metrics
@@ -149,6 +159,7 @@ set(FAIRLEAD_HEADERS_metrics
 set(FAIRLEAD_HEADERS_optim
     fairlead/optim/adamw.cuh
     fairlead/optim/adamw.hpp
+    fairlead/optim/clip_by_norm.hpp
     fairlead/optim/detail/pieces.hpp
     fairlead/optim/sgd.cuh
     fairlead/optim/sgd.hpp)
@@ -162,6 +173,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/balanced_choice.hpp
     fairlead/route/biased_token_choice.cuh
     fairlead/route/biased_token_choice.hpp
+    fairlead/route/cosine_gate.hpp
     fairlead/route/detail/balanced_text.hpp
     fairlead/route/detail/feature_rows.hpp
     fairlead/route/detail/normal_words.hpp
@@ -169,16 +181,21 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/detail/route_warp.cuh
     fairlead/route/detail/select.hpp
     fairlead/route/detail/select_lanes.hpp
+    fairlead/route/detail/weigh_ids.hpp
     fairlead/route/detail/weights.hpp
     fairlead/route/distilled_gate.hpp
     fairlead/route/expert_count.hpp
     fairlead/route/fixed_choice.hpp
+    fairlead/route/forced_choice.hpp
+    fairlead/route/forced_logits.hpp
     fairlead/route/frozen_bias.hpp
     fairlead/route/gshard_top_2.hpp
+    fairlead/route/input_noise.hpp
     fairlead/route/linear_gate.hpp
     fairlead/route/noise.hpp
     fairlead/route/noisy_linear_gate.hpp
     fairlead/route/noisy_top_k.hpp
+    fairlead/route/sampled_choice.hpp
     fairlead/route/score.hpp
     fairlead/route/selection.hpp
     fairlead/route/switch_top_1.hpp
@@ -187,7 +204,8 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/token_features.hpp
     fairlead/route/top_k.cuh
     fairlead/route/top_k.hpp
-    fairlead/route/two_stage.hpp)
+    fairlead/route/two_stage.hpp
+    fairlead/route/unit_score.hpp)
 set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/counts.hpp
     fairlead/schedule/equal_split.hpp
@@ -204,6 +222,7 @@ set(FAIRLEAD_HEADERS_workload
     fairlead/workload/trace.hpp
     fairlead/workload/zipf.hpp)
 set(FAIRLEAD_HEADERS
+    ${FAIRLEAD_HEADERS_assign}
     ${FAIRLEAD_HEADERS_balance}
     ${FAIRLEAD_HEADERS_comm}
     ${FAIRLEAD_HEADERS_concepts}
