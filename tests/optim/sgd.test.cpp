@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <fairlead/optim/adamw.hpp>
 #include <fairlead/optim/sgd.hpp>
 #include <fairlead/exec/threads.hpp>
 
@@ -69,4 +70,35 @@ TEST_CASE("descent refuses sizes and fields that do not fit, and takes an empty 
   CHECK_THROWS_AS(heavy.update(on, layout, std::span<float>(p), full, none, 1), fl::contract_violation);
   fl::sgd const wrong{.momentum = 1.0};
   CHECK_THROWS_AS(wrong.update(on, layout, std::span<float>(p), full, none, 1), fl::contract_violation);
+}
+
+TEST_CASE("a frozen block keeps values and moments bit for bit while its neighbours move, whatever the decay", "[optim]") {
+  fl::parameter_layout layout;
+  layout.add("before", 3, 7, 0.0).add("frozen", 200, 100, 0.0).add("after", 1, 5, 0.0);
+  auto const size = static_cast<std::size_t>(layout.size());
+  auto const inside = [&](std::size_t i) { auto const at = static_cast<fl::index_t>(i); return at >= layout[1].offset && at < layout[2].offset; };
+  fl::threads const team{3};
+  auto const check = [&](auto const& policy, auto const& moments_of) {
+    std::vector<float> p = optim_test::normals(layout.size(), 1);
+    auto state = policy.template make_state<float>(team, layout.size());
+    layout.freeze(1, false);
+    policy.update(team, layout, std::span<float>(p), optim_test::normals(layout.size(), 2), state, 1);
+    auto const before = p;
+    std::vector<std::vector<float>> const moments = moments_of(state);
+    layout.freeze(1);
+    for (int step = 2; step < 6; ++step) {
+      policy.update(team, layout, std::span<float>(p), optim_test::normals(layout.size(), 10 + static_cast<std::uint64_t>(step)), state, step);
+    }
+    std::vector<std::vector<float>> const now = moments_of(state);
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+      wrong += (p[i] == before[i]) != inside(i) ? 1 : 0;
+      for (std::size_t m = 0; m < now.size(); ++m) { wrong += (now[m][i] == moments[m][i]) != inside(i) ? 1 : 0; }
+    }
+    CHECK(wrong == 0);
+  };
+  auto const copy = [](auto const& buffer) { return std::vector<float>(buffer.span().begin(), buffer.span().end()); };
+  check(fl::sgd{.rate = 0.05, .momentum = 0.9, .decay = 0.1}, [&](auto const& state) { return std::vector<std::vector<float>>{copy(state.velocity)}; });
+  check(fl::sgd{.rate = 0.05, .decay = 0.1}, [&](auto const&) { return std::vector<std::vector<float>>{}; });
+  check(fl::adamw{.rate = 0.05, .decay = 0.1}, [&](auto const& state) { return std::vector<std::vector<float>>{copy(state.first), copy(state.second)}; });
 }

@@ -9,6 +9,7 @@
 #include <fairlead/core/workspace.hpp>
 
 #include <concepts>
+#include <cstdint>
 #include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -40,7 +41,8 @@ concept has_context_gate =
 /// @brief Projects token rows to the logits a router reads; its parameters are replicated on every rank.
 ///
 /// Required of a model `gate`:
-/// - `gate.forward(on, parameters, tokens, logits, ws)` overwrites logits @shape{tokens x logit_columns(router)};
+/// - `gate.forward(on, parameters, tokens, logits, ws)` overwrites logits
+///   @shape{tokens x logit_columns(router)};
 /// - `gate.backward(on, parameters, tokens, grad_logits, grad_parameters, grad_tokens, ws)` *adds* to grad_parameters
 ///   and to grad_tokens @shape{tokens x width};
 /// - gates that look at token ids, phase or step take the `route_context` after `tokens` in both;
@@ -49,5 +51,13 @@ concept has_context_gate =
 template <class Gate, class Backend>
 concept gate_on = has_gate_shape<Gate> && execution_backend<Backend> &&
                   (has_plain_gate<Gate, Backend> || has_context_gate<Gate, Backend>);
+
+/// @brief Opt-in: says which of its parameters no longer learn. `gate.frozen(block, step)`: whether block number `block`
+/// of its layout must stay as it is after the training pass of that `route_context::step`. The layer hands optimizers a
+/// layout that says so.
+template <class Gate>
+concept has_frozen_blocks = requires(Gate const& gate, index_t block, std::uint64_t step) {
+  { gate.frozen(block, step) } -> std::same_as<bool>;
+};
 
 FAIRLEAD_NAMESPACE_END

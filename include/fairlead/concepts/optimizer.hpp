@@ -29,7 +29,7 @@ using optimizer_state_t = decltype(std::declval<Optimizer const&>().template mak
 /// - `optimizer.make_state<Value>(on, size)`: the state of `size` parameters in the memory of `on`, as before step 1.
 /// - `optimizer.update(on, layout, values, gradients, state, step)`: `values`, `gradients` @shape{layout.size()} in the
 ///   memory of `on`; `step` counts from 1. Reads the gradients, overwrites the values and the state, allocates nothing.
-///   Weight decay applies to the blocks of `layout` that say so. Every element is computed alone: the result does not
+///   Weight decay applies to the blocks of `layout` that say so. Frozen blocks keep values and state, bit for bit. Every element is computed alone: the result does not
 ///   depend on how parameters are cut into arrays.
 template <class Optimizer, class Backend, class Value>
 concept optimizer_on =

@@ -22,6 +22,7 @@ struct parameter_block {
   index_t cols = 0;          ///< columns, contiguous
   double deviation = 0.0;    ///< standard deviation of the initial normal values; 0 = all zero
   bool decays = true;        ///< whether weight decay applies (matrices yes, biases no)
+  bool frozen = false;       ///< whether optimizers must leave it alone: no step, no decay, the same moments
   /// @returns rows x cols
   [[nodiscard]] constexpr index_t size() const noexcept { return rows * cols; }
 };
@@ -41,10 +42,24 @@ class parameter_layout {
   constexpr parameter_layout& add(char const* name, index_t rows, index_t cols, double deviation, bool decays = true) {
     FAIRLEAD_EXPECTS(count_ < max_blocks, "a component has too many parameter blocks", count_);
     FAIRLEAD_EXPECTS(rows >= 0 && cols >= 0, "parameter sizes must not be negative", rows, cols);
-    blocks_[static_cast<std::size_t>(count_)] = {name, size_, rows, cols, deviation, decays};
+    blocks_[static_cast<std::size_t>(count_)] = {name, size_, rows, cols, deviation, decays, false};
     ++count_;
     size_ += rows * cols;
     return *this;
+  }
+  /// @brief Append all blocks of another component.
+  /// @param other its layout
+  /// @returns this layout
+  constexpr parameter_layout& add(parameter_layout const& other) {
+    for (parameter_block const& block : other.blocks()) { add(block.name, block.rows, block.cols, block.deviation, block.decays); }
+    return *this;
+  }
+  /// @brief Say whether optimizers must leave a block alone.
+  /// @param block block number
+  /// @param frozen whether
+  constexpr void freeze(index_t block, bool frozen = true) {
+    FAIRLEAD_EXPECTS(block >= 0 && block < count_, "there is no such block", block, count_);
+    blocks_[static_cast<std::size_t>(block)].frozen = frozen;
   }
   /// @returns elements of all blocks
   [[nodiscard]] constexpr index_t size() const noexcept { return size_; }

@@ -19,12 +19,15 @@ struct gate_problem {
   index_t tokens = 5;      ///< tokens a batch
   index_t width = 6;       ///< columns of a token
   index_t experts = 4;     ///< logits a token
-  std::uint64_t seed = 1;  ///< seed of parameters and tokens
+  std::uint64_t seed = 1;  ///< seed of parameters, tokens, ids and padding
+  std::int32_t vocabulary = 8;  ///< token ids are below it (gates that read the context)
+  bool padding = false;         ///< whether a random half of the tokens is padding (gates that read the context)
 };
 
 /// @brief Check a gate on random tokens (host memory).
 ///
 /// Laws: logits are overwritten; both gradients are added to and equal central differences; zero tokens are legal.
+/// Gates that read the context get token ids, step 0 in training; equal calls in evaluation give equal logits.
 /// @param gate the gate
 /// @param on host backend
 /// @param problem its sizes
@@ -44,10 +47,25 @@ template <class Gate, host_backend Backend>
   for (float& value : grad_logits.span()) { value = next(); }
   for (float& value : grad_tokens.span()) { value = 1.0F; }
   arena<> memory(gate.workspace_bytes(problem.tokens));
+  std::vector<std::int32_t> ids;
+  std::vector<std::uint8_t> valid;
+  for (index_t t = 0; t < problem.tokens; ++t) {
+    auto const words = philox::draw(problem.seed, 22, static_cast<std::uint64_t>(t));
+    ids.push_back(static_cast<std::int32_t>(philox::below(words[0], static_cast<std::uint32_t>(problem.vocabulary))));
+    if (problem.padding) { valid.push_back(static_cast<std::uint8_t>(words[1] & 1U)); }
+  }
+  route_context context{.phase = phase::train, .seed = problem.seed, .token_mask = valid, .token_ids = ids};
+  auto const forward = [&](matrix_view<float const> in, matrix_view<float> out) {
+    workspace scratch = memory.view();
+    if constexpr (has_context_gate<Gate, Backend>) {
+      gate.forward(on, std::span<float const>(parameters), in, context, out, scratch);
+    } else {
+      gate.forward(on, std::span<float const>(parameters), in, out, scratch);
+    }
+  };
   auto const loss = [&] {
     for (float& value : logits.span()) { value = std::nanf(""); }
-    workspace ws = memory.view();
-    gate.forward(on, std::span<float const>(parameters), std::as_const(tokens).view(), logits.view(), ws);
+    forward(std::as_const(tokens).view(), logits.view());
     double sum = 0.0;
     for (index_t i = 0; i < logits.rows() * logits.cols(); ++i) {
       sum += static_cast<double>(logits.data()[i]) * static_cast<double>(grad_logits.data()[i]);
@@ -56,8 +74,13 @@ template <class Gate, host_backend Backend>
   };
   if (!std::isfinite(loss())) { return verdict::broken("forward overwrites every logit"); }
   workspace ws = memory.view();
-  gate.backward(on, std::span<float const>(parameters), std::as_const(tokens).view(), std::as_const(grad_logits).view(),
-                std::span<float>(gradients), grad_tokens.view(), ws);
+  if constexpr (has_context_gate<Gate, Backend>) {
+    gate.backward(on, std::span<float const>(parameters), std::as_const(tokens).view(), context, std::as_const(grad_logits).view(),
+                  std::span<float>(gradients), grad_tokens.view(), ws);
+  } else {
+    gate.backward(on, std::span<float const>(parameters), std::as_const(tokens).view(), std::as_const(grad_logits).view(),
+                  std::span<float>(gradients), grad_tokens.view(), ws);
+  }
   auto const differs = [&](float& value, float gradient) {
     float const old = value;
     double const step = 1.0 / 64.0;
@@ -79,8 +102,13 @@ template <class Gate, host_backend Backend>
       return verdict::broken("the gradient of a token is added and equals differences [element ", i, ']');
     }
   }
-  workspace none = memory.view();
-  gate.forward(on, std::span<float const>(parameters), {nullptr, 0, problem.width}, {nullptr, 0, problem.experts}, none);
+  if constexpr (has_context_gate<Gate, Backend>) {
+    context.phase = phase::evaluate;
+    if (loss() != loss()) { return verdict::broken("equal calls in evaluation give equal logits"); }
+    context.token_ids = {};
+    context.token_mask = {};
+  }
+  forward({nullptr, 0, problem.width}, {nullptr, 0, problem.experts});
   return {};
 }
 

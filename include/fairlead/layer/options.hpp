@@ -61,7 +61,7 @@ template <class Value>
 struct parameter_array {
   parameter_scope scope;             ///< whose it is
   expert_id expert;                  ///< which expert, or none
-  parameter_layout const* layout;    ///< its blocks (names, shapes, decay); valid during the visit
+  parameter_layout const* layout;    ///< its blocks (names, shapes, decay, frozen or not now); valid during the visit
   std::span<Value> values;           ///< parameters, in the memory space of the backend
   std::span<Value> gradients;        ///< their gradients
 };

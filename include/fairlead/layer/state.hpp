@@ -57,7 +57,8 @@ struct layer_state {
   typename detail::router_state_of<typename Layer::router_type>::type router{};  ///< bias, duals, stage
   signal_state_t<typename Layer::signal_type> signal;      ///< running counts of losses
   parameter_layout expert_layout{};                  ///< blocks of one expert
-  std::uint64_t step = 0;                            ///< number of training forward passes so far
+  std::uint64_t step = 0;                            ///< number of training forward passes so far; saved and restored
+  std::uint64_t trained_step = 0;                    ///< `route_context::step` of the last training forward pass
   std::vector<index_t> global_counts{};                ///< routed copies per expert since the last global batch. @shape{experts}
 
   buffer<count_t, memory_space> gathered_raw{};        ///< count rows as they were gathered

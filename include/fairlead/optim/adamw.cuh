@@ -40,6 +40,7 @@ struct implementation<adamw, Backend> {
     // All that is the same for every element, in double; 1 / (1 - beta^t) is folded into two factors, as on the host.
     double const t = static_cast<double>(step);
     for (parameter_block const& block : layout.blocks()) {
+      if (block.frozen) { continue; }
       on.for_each(block.size(),
                   detail::adamw_element<Value>{
                       values.data() + block.offset, gradients.data() + block.offset, state.first.data() + block.offset,

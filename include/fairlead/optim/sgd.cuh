@@ -36,6 +36,7 @@ struct implementation<sgd, Backend> {
   static void update(sgd const& self, Backend const& on, parameter_layout const& layout, std::span<Value> values,
                      std::span<Value const> gradients, sgd_state<Value, device_space>& state, std::int64_t) {
     for (parameter_block const& block : layout.blocks()) {
+      if (block.frozen) { continue; }
       on.for_each(block.size(), detail::sgd_element<Value>{
                                     values.data() + block.offset, gradients.data() + block.offset,
                                     self.momentum == 0.0 ? nullptr : state.velocity.data() + block.offset,

@@ -82,6 +82,10 @@ template <class Layer, class Backend, class Comm>
   index_t const fan_out = layer.router.fan_out();
   index_t const ranks = comm.size();
   FAIRLEAD_EXPECTS(limits.max_tokens >= 0 && limits.max_rows >= 0, "limits must not be negative", limits.max_tokens, limits.max_rows);
+  if constexpr (requires { layer.gate.switch_step == layer.router.switch_step; }) {
+    FAIRLEAD_EXPECTS(layer.gate.switch_step == layer.router.switch_step, "gate and router must change stage at the same step",
+                     layer.gate.switch_step, layer.router.switch_step);
+  }
   FAIRLEAD_EXPECTS(experts >= 1 && fan_out >= 1 && fan_out <= experts, "the router needs 1 <= fan_out <= experts", experts, fan_out);
   placement where = layer.planner.initial(ranks, experts);
   FAIRLEAD_EXPECTS(where.ranks() == ranks && where.experts() == experts, "the planner made a placement of other sizes", where.ranks(), where.experts(), ranks, experts);
@@ -165,7 +169,10 @@ void route(Layer const& layer, State& state, matrix_view<typename Layer::value_t
   record.tokens = tokens;
   record.report = {};
   record.differentiable = false;
-  if (context.phase == phase::train) { ++state.step; }
+  if (context.phase == phase::train) {
+    ++state.step;
+    state.trained_step = context.step;
+  }
   record.logits.resize(count * columns);
   record.routing.resize(count, layer.router.fan_out());
   record.grad_weights.resize(count * layer.router.fan_out());
@@ -403,9 +410,14 @@ void zero_gradients(State& state) {
 }
 
 template <class Layer, class State, class Function>
-void each_parameter(Layer const&, State& state, Function& f) {
+void each_parameter(Layer const& layer, State& state, Function& f) {
   using value_type = typename Layer::value_type;
   using array_type = parameter_array<value_type>;
+  if constexpr (has_frozen_blocks<std::remove_cvref_t<decltype(layer.gate)>>) {
+    // The step that made the gradients decides: the last update before a switch still counts.
+    auto const blocks = static_cast<index_t>(state.gate.layout.blocks().size());
+    for (index_t block = 0; block < blocks; ++block) { state.gate.layout.freeze(block, layer.gate.frozen(block, state.trained_step)); }
+  }
   f(array_type{parameter_scope::replicated, expert_id::none, &state.gate.layout, state.gate.values.span(), state.gate.gradients.span()});
   if constexpr (Layer::has_shared) {
     f(array_type{parameter_scope::replicated, expert_id::none, &state.shared.layout, state.shared.values.span(), state.shared.gradients.span()});

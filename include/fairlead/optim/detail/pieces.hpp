@@ -13,7 +13,7 @@ namespace detail {
 /// Elements of a piece: long enough to pay for a thread's attention.
 inline constexpr index_t optimizer_piece = 16384;
 
-/// @brief Call `update(first, last, decays)` on disjoint ranges that cover the layout.
+/// @brief Call `update(first, last, decays)` on disjoint ranges that cover the layout but for frozen blocks.
 template <class Backend, class Update>
 void for_each_range(Backend const& on, parameter_layout const& layout, Update const& update) {
   index_t const pieces = (layout.size() + optimizer_piece - 1) / optimizer_piece;
@@ -23,7 +23,7 @@ void for_each_range(Backend const& on, parameter_layout const& layout, Update co
     for (parameter_block const& block : layout.blocks()) {
       index_t const first = std::max(begin, block.offset);
       index_t const last = std::min(end, block.offset + block.size());
-      if (first < last) { update(first, last, block.decays); }
+      if (first < last && !block.frozen) { update(first, last, block.decays); }
     }
   });
 }
