@@ -94,6 +94,46 @@ struct layer_case {
 inline constexpr std::array<layer_case, 3> layer_cases{
     {{2048, 512, 2048, 8, 2}, {8192, 512, 2048, 8, 2}, {2048, 512, 512, 64, 4}}};
 
+/// Sizes of a balanced assignment.
+struct assignment_case {
+  index_t tokens;       ///< tokens
+  index_t experts;      ///< experts
+  index_t fan_out = 1;  ///< experts a token
+  bool quick = true;    ///< whether short runs hold it
+  /// "16384x128", "8192x64k8"
+  [[nodiscard]] std::string name() const {
+    return fan_out == 1 ? text_of(tokens, "x", experts) : text_of(tokens, "x", experts, "k", fan_out);
+  }
+};
+/// Balanced assignments: tokens / experts grows from 64 to 256; two with eight experts a token.
+inline constexpr std::array<assignment_case, 9> assignment_cases{{{512, 8},
+                                                                  {1024, 16},
+                                                                  {2048, 32},
+                                                                  {4096, 64},
+                                                                  {8192, 64},
+                                                                  {16384, 128},
+                                                                  {8192, 64, 8},
+                                                                  {8192, 256, 8, false},
+                                                                  {65536, 256, 1, false}}};
+/// Growth of an assignment in tokens at 64 experts: 2^10 ... 2^18.
+inline constexpr std::array<assignment_case, 9> assignment_growth_tokens{{{1024, 64},
+                                                                          {2048, 64},
+                                                                          {4096, 64},
+                                                                          {8192, 64},
+                                                                          {16384, 64},
+                                                                          {32768, 64, 1, false},
+                                                                          {65536, 64, 1, false},
+                                                                          {131072, 64, 1, false},
+                                                                          {262144, 64, 1, false}}};
+/// Growth of an assignment in experts at 16384 tokens.
+inline constexpr std::array<assignment_case, 7> assignment_growth_experts{{{16384, 8},
+                                                                           {16384, 16},
+                                                                           {16384, 32},
+                                                                           {16384, 64},
+                                                                           {16384, 128},
+                                                                           {16384, 256, 1, false},
+                                                                           {16384, 512, 1, false}}};
+
 /// Ranks of the in-process worlds.
 inline constexpr std::array<int, 3> ranks{1, 2, 4};
 

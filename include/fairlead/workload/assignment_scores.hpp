@@ -125,11 +125,11 @@ struct assignment_scores {
           return;
         case score_kind::ties:
           for (index_t e = 0; e < experts; ++e) {
-            row[e] = static_cast<float>(philox::below(words(purpose::row, t, index(e))[0], 8));
+            row[e] = static_cast<float>(philox::below(word(purpose::row, t, index(e)), 8));
           }
           return;
         case score_kind::same: {
-          double const strength = philox::to_uniform(words(purpose::choice, t, 0)[0]);
+          double const strength = philox::to_uniform(word(purpose::choice, t, 0));
           for (index_t e = 0; e < experts; ++e) {
             row[e] = on_grid(strength * (count - static_cast<double>(e)) / count +
                              1e-3 * normal(purpose::row, t, index(e)));
@@ -158,14 +158,14 @@ struct assignment_scores {
       score_kind const kind = what_.kind == score_kind::rounded ? score_kind::cluster : what_.kind;
       return i + (static_cast<std::uint64_t>(use) << 40U) + (static_cast<std::uint64_t>(kind) << 48U);
     }
-    [[nodiscard]] std::array<std::uint32_t, 4> words(purpose use, std::uint64_t stream, std::uint64_t i) const noexcept {
-      return philox::draw(what_.seed, stream, place_of(use, i));
+    [[nodiscard]] std::uint32_t word(purpose use, std::uint64_t stream, std::uint64_t i) const noexcept {
+      return philox::draw(what_.seed, stream, place_of(use, i))[0];
     }
     [[nodiscard]] double normal(purpose use, std::uint64_t stream, std::uint64_t i) const noexcept {
       return philox::normal(what_.seed, stream, place_of(use, i));
     }
     [[nodiscard]] index_t popular(std::uint64_t t) const noexcept {
-      double const target = (static_cast<double>(words(purpose::choice, t, 0)[0]) + 0.5) * 0x1p-32 * sums_.back();
+      double const target = (static_cast<double>(word(purpose::choice, t, 0)) + 0.5) * 0x1p-32 * sums_.back();
       auto const place = std::upper_bound(sums_.begin(), sums_.end(), target) - sums_.begin();
       return std::min<index_t>(place, static_cast<index_t>(sums_.size()) - 1);
     }
