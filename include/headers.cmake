@@ -2,6 +2,7 @@
 # One list of headers per module. tests/structure/header_lists.py compares them, and the umbrella headers,
 # with the folders and, called with --fix, writes all three files.
 set(FAIRLEAD_HEADERS_assign
+    fairlead/assign/detail/auction_rules.hpp
     fairlead/assign/detail/price_search.hpp
     fairlead/assign/detail/vectors.hpp)
 set(FAIRLEAD_HEADERS_balance
@@ -198,6 +199,8 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/sampled_choice.hpp
     fairlead/route/score.hpp
     fairlead/route/selection.hpp
+    fairlead/route/shared_slots.hpp
+    fairlead/route/sinkhorn_router.hpp
     fairlead/route/switch_top_1.hpp
     fairlead/route/token_choice.cuh
     fairlead/route/token_choice.hpp
@@ -205,7 +208,9 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/top_k.cuh
     fairlead/route/top_k.hpp
     fairlead/route/two_stage.hpp
-    fairlead/route/unit_score.hpp)
+    fairlead/route/unit_score.hpp
+    fairlead/route/weight_norm.hpp
+    fairlead/route/zero_experts.hpp)
 set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/counts.hpp
     fairlead/schedule/equal_split.hpp

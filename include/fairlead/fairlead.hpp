@@ -106,12 +106,16 @@
 #include <fairlead/route/sampled_choice.hpp>
 #include <fairlead/route/score.hpp>
 #include <fairlead/route/selection.hpp>
+#include <fairlead/route/shared_slots.hpp>
+#include <fairlead/route/sinkhorn_router.hpp>
 #include <fairlead/route/switch_top_1.hpp>
 #include <fairlead/route/token_choice.hpp>
 #include <fairlead/route/token_features.hpp>
 #include <fairlead/route/top_k.hpp>
 #include <fairlead/route/two_stage.hpp>
 #include <fairlead/route/unit_score.hpp>
+#include <fairlead/route/weight_norm.hpp>
+#include <fairlead/route/zero_experts.hpp>
 #include <fairlead/schedule/equal_split.hpp>
 #include <fairlead/schedule/sole_replica.hpp>
 #include <fairlead/shard/local_parameters.hpp>
