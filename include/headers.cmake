@@ -2,14 +2,23 @@
 # One list of headers per module. tests/structure/header_lists.py compares them, and the umbrella headers,
 # with the folders and, called with --fix, writes all three files.
 set(FAIRLEAD_HEADERS_assign
+    fairlead/assign/detail/auction_host.hpp
     fairlead/assign/detail/auction_rules.hpp
+    fairlead/assign/detail/completion.hpp
+    fairlead/assign/detail/dense_flow.hpp
     fairlead/assign/detail/price_search.hpp
-    fairlead/assign/detail/vectors.hpp)
+    fairlead/assign/detail/score_rows.hpp
+    fairlead/assign/detail/sink_arcs.hpp
+    fairlead/assign/detail/vectors.hpp
+    fairlead/assign/detail/working.hpp)
 set(FAIRLEAD_HEADERS_balance
     fairlead/balance/detail/row_loop.hpp
     fairlead/balance/detail/row_terms.hpp
+    fairlead/balance/distillation_loss.hpp
     fairlead/balance/exact_dual_bias.hpp
     fairlead/balance/load_balance_loss.hpp
+    fairlead/balance/on_backbone.hpp
+    fairlead/balance/over_under_loss.hpp
     fairlead/balance/pid_bias.hpp
     fairlead/balance/price_average.hpp
     fairlead/balance/quantile_bias.hpp
@@ -176,6 +185,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/biased_token_choice.hpp
     fairlead/route/cosine_gate.hpp
     fairlead/route/detail/balanced_text.hpp
+    fairlead/route/detail/choice_columns.hpp
     fairlead/route/detail/feature_rows.hpp
     fairlead/route/detail/normal_words.hpp
     fairlead/route/detail/route_rows.hpp

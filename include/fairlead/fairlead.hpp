@@ -3,8 +3,11 @@
 /// @file
 /// @brief Everything that needs the standard library only. Conformance kits (laws/) and headers that are named after
 /// a dependency (OpenMP, BLAS, MPI) are included by name.
+#include <fairlead/balance/distillation_loss.hpp>
 #include <fairlead/balance/exact_dual_bias.hpp>
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/on_backbone.hpp>
+#include <fairlead/balance/over_under_loss.hpp>
 #include <fairlead/balance/pid_bias.hpp>
 #include <fairlead/balance/price_average.hpp>
 #include <fairlead/balance/quantile_bias.hpp>

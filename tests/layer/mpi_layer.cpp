@@ -6,8 +6,13 @@
 #include <fairlead/balance/load_balance_loss.hpp>
 #include <fairlead/dispatch/deduplicated_exchange.hpp>
 
-#include "layer/support.hpp"
+#include <fairlead/layer/shuffled.hpp>
+#include <fairlead/route/balanced_choice.hpp>
 
+#include "layer/support.hpp"
+#include "route/small_exact_solver.hpp"
+
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <string>
@@ -30,7 +35,12 @@ struct outcome {
 
   template <class Layer>
   void equals_reference(char const* name, Layer const& layer, reference::sizes const& sizes) {
-    auto const in = layer_test::problem_of(layer, sizes);
+    equals_reference(name, layer, layer, sizes);
+  }
+  // `layer` is what runs, `plain` has its gate and experts.
+  template <class Layer, class Plain>
+  void equals_reference(char const* name, Layer const& layer, Plain const& plain, reference::sizes const& sizes) {
+    auto const in = layer_test::problem_of(plain, sizes);
     auto const want = reference::solve(in);
     auto const got = layer_test::run_rank(fl::serial{}, layer, in, comm);
     double const distance = layer_test::rank_distance(got, want, sizes.width);
@@ -42,6 +52,28 @@ struct outcome {
     note(seen[0] == sizes.experts && seen[1] == sizes.tokens * sizes.width, std::string(name) + ": something is missing");
     auto const counts = layer_test::ragged(sizes.tokens, comm.size());
     note(comm.size() < 3 || counts[1] == 0, "one rank should have no tokens");
+  }
+
+  // Balanced assignment of exchanged tokens: even loads on every rank, equal prices on all.
+  void balances() {
+    fl::shuffled const layer{.layer = fl::moe_layer{
+        .gate = fl::linear_gate<>{.width = 6, .experts = 5},
+        .router = fl::balanced_choice<small::exact_solver, fl::priced_evaluation>{.experts = 5},
+        .expert = fl::dense_ffn<float>{.width = 6, .hidden = 8}}};
+    index_t const count = comm.rank() == 0 ? 60 : 0;  // 60, 30, 20 or 15 a rank after the exchange
+    fl::matrix<float> tokens(count, 6), output(count, 6), grad(count, 6);
+    for (index_t i = 0; i < count * 6; ++i) { tokens.data()[i] = static_cast<float>(fl::philox::normal(5, 1, static_cast<std::uint64_t>(i))); }
+    auto state = layer.make_state(fl::serial{}, comm, {.max_tokens = 60, .seed = 2});
+    auto record = layer.make_record(state);
+    auto const report = layer.forward(state, std::as_const(tokens).view(), output.view(), record);
+    note(report.tokens == 60 && report.imbalance() == 1.0, "balanced: loads are not even");
+    layer.backward(state, record, std::as_const(output).view(), grad.view());
+    layer.reduce_gradients(state);
+    layer.end_global_batch(state);
+    std::vector<double> largest = state.inner.router.frozen, smallest = largest;
+    comm.all_reduce(fl::serial{}, std::span<double>(largest), fl::reduction::maximum).wait();
+    comm.all_reduce(fl::serial{}, std::span<double>(smallest), fl::reduction::minimum).wait();
+    note(largest == smallest && std::any_of(largest.begin(), largest.end(), [](double p) { return p != 0.0; }), "balanced: prices differ between ranks, or there are none");
   }
 };
 
@@ -77,8 +109,14 @@ int main(int argc, char** argv) {
                                      .router = fl::top_k{.experts = 2, .k = 1},
                                      .expert = fl::dense_ffn<float>{.width = 6, .hidden = 8}},
                        {.tokens = 1, .width = 6, .hidden = 8, .experts = 2, .fan_out = 1});
+  fl::shuffled const exchanged{.layer = fl::moe_layer{.gate = fl::linear_gate<>{.width = 9, .experts = 6},
+                                                      .router = fl::top_k{.experts = 6, .k = 2},
+                                                      .expert = fl::dense_ffn<float>{.width = 9, .hidden = 12}}};
+  all.equals_reference("tokens exchanged at random", exchanged, exchanged.layer,
+                       {.tokens = 43, .width = 9, .hidden = 12, .experts = 6, .fan_out = 2});
+  all.balances();
   std::array<int, 2> totals{all.passed, all.failed};
   all.comm.all_reduce(fl::serial{}, std::span<int>(totals), fl::reduction::sum).wait();
   if (all.comm.rank() == 0) { std::printf("%d passed, %d failed\n", totals[0], totals[1]); }
-  return totals[1] == 0 && totals[0] == 24 * static_cast<int>(all.comm.size()) ? 0 : 1;
+  return totals[1] == 0 && totals[0] == 30 * static_cast<int>(all.comm.size()) ? 0 : 1;
 }
