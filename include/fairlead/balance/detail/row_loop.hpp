@@ -66,17 +66,25 @@ double sum_over_rows(Backend const& on, index_t tokens, index_t experts, route_c
   return total;
 }
 
-inline void expect_loss_shapes(matrix_view<float const> logits, const_routing_view routing,
-                               route_context const& context, matrix_view<float const> grad_logits) {
+/// Shapes of a loss on logits with at least `columns` columns, of which the first `experts` are one an expert.
+inline void expect_column_shapes(matrix_view<float const> logits, const_routing_view routing,
+                                 route_context const& context, matrix_view<float const> grad_logits, index_t experts,
+                                 index_t columns) {
   FAIRLEAD_EXPECTS(routing.tokens() == logits.rows(), "logits and routing must have the same tokens", routing.tokens(),
                    logits.rows());
+  FAIRLEAD_EXPECTS(logits.cols() >= columns, "the logits have too few columns for this loss", logits.cols(), columns);
   FAIRLEAD_EXPECTS(grad_logits.rows() == logits.rows() && grad_logits.cols() == logits.cols(),
                    "the gradient must have the shape of the logits", grad_logits.rows(), grad_logits.cols(),
                    logits.rows(), logits.cols());
   FAIRLEAD_EXPECTS(context.token_mask.empty() || static_cast<index_t>(context.token_mask.size()) == logits.rows(),
                    "a token mask has one byte a token", context.token_mask.size(), logits.rows());
-  FAIRLEAD_EXPECTS(context.expert_mask.empty() || static_cast<index_t>(context.expert_mask.size()) == logits.cols(),
-                   "an expert mask has one byte an expert", context.expert_mask.size(), logits.cols());
+  FAIRLEAD_EXPECTS(context.expert_mask.empty() || static_cast<index_t>(context.expert_mask.size()) == experts,
+                   "an expert mask has one byte an expert", context.expert_mask.size(), experts);
+}
+/// Shapes of a loss on logits with one column an expert.
+inline void expect_loss_shapes(matrix_view<float const> logits, const_routing_view routing,
+                               route_context const& context, matrix_view<float const> grad_logits) {
+  expect_column_shapes(logits, routing, context, grad_logits, logits.cols(), logits.cols());
 }
 
 }  // namespace detail
