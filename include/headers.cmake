@@ -10,12 +10,17 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/detail/score_rows.hpp
     fairlead/assign/detail/sink_arcs.hpp
     fairlead/assign/detail/vectors.hpp
-    fairlead/assign/detail/working.hpp)
+    fairlead/assign/detail/working.hpp
+    fairlead/assign/greedy.hpp
+    fairlead/assign/greedy_order.hpp
+    fairlead/assign/jacobi_auction.hpp)
 set(FAIRLEAD_HEADERS_balance
+    fairlead/balance/detail/expert_sums.hpp
     fairlead/balance/detail/row_loop.hpp
     fairlead/balance/detail/row_terms.hpp
     fairlead/balance/distillation_loss.hpp
     fairlead/balance/exact_dual_bias.hpp
+    fairlead/balance/importance_loss.hpp
     fairlead/balance/load_balance_loss.hpp
     fairlead/balance/on_backbone.hpp
     fairlead/balance/over_under_loss.hpp
@@ -192,9 +197,11 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/detail/route_warp.cuh
     fairlead/route/detail/select.hpp
     fairlead/route/detail/select_lanes.hpp
+    fairlead/route/detail/token_shares.hpp
     fairlead/route/detail/weigh_ids.hpp
     fairlead/route/detail/weights.hpp
     fairlead/route/distilled_gate.hpp
+    fairlead/route/expert_choice.hpp
     fairlead/route/expert_count.hpp
     fairlead/route/fixed_choice.hpp
     fairlead/route/forced_choice.hpp
@@ -215,6 +222,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/token_choice.cuh
     fairlead/route/token_choice.hpp
     fairlead/route/token_features.hpp
+    fairlead/route/token_rounding.hpp
     fairlead/route/top_k.cuh
     fairlead/route/top_k.hpp
     fairlead/route/two_stage.hpp

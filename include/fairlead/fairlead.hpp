@@ -3,8 +3,12 @@
 /// @file
 /// @brief Everything that needs the standard library only. Conformance kits (laws/) and headers that are named after
 /// a dependency (OpenMP, BLAS, MPI) are included by name.
+#include <fairlead/assign/greedy.hpp>
+#include <fairlead/assign/greedy_order.hpp>
+#include <fairlead/assign/jacobi_auction.hpp>
 #include <fairlead/balance/distillation_loss.hpp>
 #include <fairlead/balance/exact_dual_bias.hpp>
+#include <fairlead/balance/importance_loss.hpp>
 #include <fairlead/balance/load_balance_loss.hpp>
 #include <fairlead/balance/on_backbone.hpp>
 #include <fairlead/balance/over_under_loss.hpp>
@@ -95,6 +99,7 @@
 #include <fairlead/route/biased_token_choice.hpp>
 #include <fairlead/route/cosine_gate.hpp>
 #include <fairlead/route/distilled_gate.hpp>
+#include <fairlead/route/expert_choice.hpp>
 #include <fairlead/route/expert_count.hpp>
 #include <fairlead/route/fixed_choice.hpp>
 #include <fairlead/route/forced_choice.hpp>
@@ -114,6 +119,7 @@
 #include <fairlead/route/switch_top_1.hpp>
 #include <fairlead/route/token_choice.hpp>
 #include <fairlead/route/token_features.hpp>
+#include <fairlead/route/token_rounding.hpp>
 #include <fairlead/route/top_k.hpp>
 #include <fairlead/route/two_stage.hpp>
 #include <fairlead/route/unit_score.hpp>

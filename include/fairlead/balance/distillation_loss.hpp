@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
 

@@ -5,6 +5,7 @@
 #include <fairlead/concepts/balance_signal.hpp>
 
 #include <cstddef>
+#include <span>
 #include <utility>
 
 FAIRLEAD_NAMESPACE_BEGIN

@@ -9,8 +9,10 @@
 #include <fairlead/core/stage.hpp>
 #include <fairlead/exec/serial.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 FAIRLEAD_NAMESPACE_BEGIN

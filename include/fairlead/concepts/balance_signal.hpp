@@ -24,7 +24,7 @@ using signal_state_t = decltype(std::declval<Signal const&>().make_state(index_t
 ///   `add_gradient`, never in evaluation or recomputation: the copies per expert over all ranks *before* capacity
 ///   @shape{experts} and the number of valid tokens over all ranks.
 /// - `signal.add_gradient(on, logits, routing, context, state, scale, grad_logits, ws)` adds
-///   scale * dLoss/dlogits @shape{tokens x experts} and returns this rank's unscaled part of the loss (0 for device
+///   scale * dLoss/dlogits @shape{tokens x logit_columns(router)} and returns this rank's unscaled part of the loss (0 for device
 ///   backends that cannot tell without a synchronisation). Parts add up over ranks to a mean over all valid tokens, so
 ///   that sums of gradients need no further weight. `routing` is what the router wrote, before capacity.
 /// - `signal.end_global_batch(state)`: after the optimizer step.

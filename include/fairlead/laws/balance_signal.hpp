@@ -132,6 +132,10 @@ template <class Signal, host_backend Backend = serial>
       batch.logits(t, e) = static_cast<float>(
           tilt + philox::normal(problem.seed, static_cast<std::uint64_t>(t), static_cast<std::uint64_t>(e)));
     }
+    if (columns > experts) {
+      // A loss may take the best of the experts' own columns as its target: differences must not change which one it is.
+      *std::max_element(batch.logits.view().row(t), batch.logits.view().row(t) + experts) += 0.5F;
+    }
   }
   batch.route();
   auto const base = fresh(batch, 1.0, 0.0F);
