@@ -16,7 +16,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
 /// Whether an expert may be chosen by anybody.
-[[nodiscard]] inline bool is_allowed(route_context const& context, index_t expert) noexcept {
+[[nodiscard]] inline bool may_be_chosen(route_context const& context, index_t expert) noexcept {
   return context.expert_mask.empty() || context.expert_mask[static_cast<std::size_t>(expert)] != 0;
 }
 
@@ -34,7 +34,7 @@ struct mark_participants {
       index_t found = 0;
       float const* const row = logits.row(t);
       for (index_t e = 0; e < logits.cols() && found < k; ++e) {
-        found += is_allowed(context, e) && is_candidate(row[e]) ? 1 : 0;
+        found += may_be_chosen(context, e) && is_candidate(row[e]) ? 1 : 0;
       }
       takes_part[t] = found == k && is_valid(context, t) ? 1 : 0;
     }
@@ -88,7 +88,7 @@ struct finish_part {
       float const price = prices == nullptr ? 0.0F : static_cast<float>(prices[e]);
       // A candidate stays one, whatever its price.
       float const key = std::max(numeric::sum(clean_logit(logit), -price), -largest_float);
-      keys[e] = valid && is_candidate(logit) && is_allowed(context, e) ? key : minus_infinity;
+      keys[e] = valid && is_candidate(logit) && may_be_chosen(context, e) ? key : minus_infinity;
     }
     select_row(keys, experts, k, 1, best, ids);
   }
@@ -99,14 +99,14 @@ inline void share_evenly(route_context const& context, index_t copies, bool solv
                          std::span<index_t> upper) {
   auto const experts = static_cast<index_t>(lower.size());
   index_t allowed = 0;
-  for (index_t e = 0; e < experts; ++e) { allowed += is_allowed(context, e) ? 1 : 0; }
+  for (index_t e = 0; e < experts; ++e) { allowed += may_be_chosen(context, e) ? 1 : 0; }
   index_t const share = allowed > 0 ? copies / allowed : 0;
   index_t left = allowed > 0 ? copies % allowed : 0;
   bool const uneven = left > 0;
   for (index_t e = 0; e < experts; ++e) {
     auto const at = static_cast<std::size_t>(e);
     lower[at] = upper[at] = 0;
-    if (!is_allowed(context, e)) { continue; }
+    if (!may_be_chosen(context, e)) { continue; }
     if (solver_chooses) {
       lower[at] = share;
       upper[at] = share + (uneven ? 1 : 0);
@@ -123,14 +123,14 @@ template <class State>
 void keep_prices(route_context const& context, std::span<double const> prices, index_t tokens, State& state) {
   double mean = 0.0, allowed = 0.0;
   for (std::size_t e = 0; e < prices.size(); ++e) {
-    if (!is_allowed(context, static_cast<index_t>(e))) { continue; }
+    if (!may_be_chosen(context, static_cast<index_t>(e))) { continue; }
     mean += prices[e];
     allowed += 1.0;
   }
   mean = allowed > 0.0 ? mean / allowed : 0.0;
   auto const weight = static_cast<double>(tokens);
   for (std::size_t e = 0; e < prices.size(); ++e) {
-    bool const may = is_allowed(context, static_cast<index_t>(e));
+    bool const may = may_be_chosen(context, static_cast<index_t>(e));
     state.pending[e] += weight * (may ? prices[e] - mean : state.warm[e]);
   }
   state.pending[prices.size()] += weight;
