@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What the context of a call says - phase, masks - reaches router, plan, losses and state.
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/exact_dual_bias.hpp>
+#include <fairlead/balance/pid_bias.hpp>
+#include <fairlead/balance/quantile_bias.hpp>
 #include <fairlead/balance/sign_bias.hpp>
+#include <fairlead/core/saved_state.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
 #include <fairlead/route/switch_top_1.hpp>
 
+#include "balance/path_solver.hpp"
 #include "layer/support.hpp"
 #include "support/catch.hpp"
 
@@ -103,6 +108,76 @@ TEST_CASE("An evaluation draws no noise and moves neither loads nor biases") {
   });
   CHECK(steady[0]);
   CHECK(steady[1]);
+}
+
+TEMPLATE_TEST_CASE("Biases move once a global batch, by training alone, alike on every rank, and go on after a restart", "",
+                   fl::sign_bias, fl::pid_bias, fl::quantile_bias, fl::exact_dual_bias<fairlead_test::path_solver>) {
+  auto const layer = compose(fl::with_controller<fl::sigmoid_bias_top_k, TestType>{.experts = experts, .k = 2});
+  using router_state = fl::router_state_t<decltype(layer.router)>;
+  auto const bytes_of = [](router_state const& state) {
+    std::vector<std::byte> bytes(fl::saved_bytes(state));
+    fl::save_state(state, std::span(bytes));
+    return bytes;
+  };
+  fl::inproc::world world{3};
+  struct outcome {
+    std::vector<float> bias;
+    bool phases_still = true, frozen_inside = true, moved = false, learned = false, matches_plain = true, restarted = true;
+  };
+  auto const all = world.run([&](fl::inproc::communicator comm) {
+    outcome result;
+    index_t const rows = comm.rank() == 1 ? 0 : count - comm.rank();  // one rank has no token
+    auto state = layer.make_state(fl::serial{}, comm, {.max_tokens = count, .seed = 2});
+    auto plain = layer.make_state(fl::serial{}, comm, {.max_tokens = count, .seed = 2});
+    auto record = layer.make_record(state);
+    fl::matrix<float> out(rows, width);
+    auto const micro_batch = [&](auto& any, std::uint64_t stream, fl::phase why) {
+      auto context = layer.default_context(any, why);
+      auto const tokens = noise(10 * stream + static_cast<std::uint64_t>(comm.rank()), rows);
+      (void)layer.forward(any, tokens.view(), out.view(), record, context);
+    };
+    for (std::uint64_t step = 0; step < 4; ++step) {
+      auto const before = state.router.values;
+      for (std::uint64_t part = 0; part < 2; ++part) {
+        auto const old = bytes_of(state.router);
+        micro_batch(state, 2 * step + part, fl::phase::train);
+        auto const learned = bytes_of(state.router);
+        result.learned = result.learned || learned != old;
+        micro_batch(state, 2 * step + part, fl::phase::recompute);
+        micro_batch(state, 50 + step, fl::phase::evaluate);
+        result.phases_still = result.phases_still && bytes_of(state.router) == learned;
+        micro_batch(plain, 2 * step + part, fl::phase::train);
+      }
+      result.frozen_inside = result.frozen_inside && state.router.values == before;
+      layer.end_global_batch(state);
+      layer.end_global_batch(plain);
+      result.moved = result.moved || state.router.values != before;
+      result.matches_plain = result.matches_plain && state.router.values == plain.router.values;
+    }
+    // A restart: all that the router knew goes through bytes.
+    auto fresh = layer.router.make_state();
+    fl::load_state(fresh, std::span<std::byte const>(bytes_of(state.router)));
+    plain.router = fresh;
+    for (std::uint64_t part = 0; part < 2; ++part) {
+      micro_batch(state, 90 + part, fl::phase::train);
+      micro_batch(plain, 90 + part, fl::phase::train);
+    }
+    layer.end_global_batch(state);
+    layer.end_global_batch(plain);
+    result.restarted = bytes_of(state.router) == bytes_of(plain.router);
+    result.bias = state.router.values;
+    return result;
+  });
+  for (auto const& rank : all) {
+    CHECK(rank.phases_still);
+    CHECK(rank.frozen_inside);
+    CHECK(rank.moved);
+    CHECK(rank.matches_plain);
+    CHECK(rank.restarted);
+    CHECK(rank.bias == all[0].bias);
+  }
+  CHECK(all[0].learned == fl::has_learning_route<decltype(layer.router), fl::serial>);
+  CHECK_FALSE(all[1].learned);
 }
 
 TEST_CASE("Masked tokens get nothing, count nowhere, and do not change what the others get") {
