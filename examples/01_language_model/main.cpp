@@ -4,17 +4,16 @@
 //   launch.hpp        ranks: threads of this process, or processes under mpirun
 //   compositions.hpp  the three MoE layers that are compared: start reading here
 //   moe.hpp           such a layer with its optimizer
-//   trunk.hpp         embedding, dense layer and softmax around it
 //   training.hpp      the loop over steps, and validation
-//   text.hpp          words to numbers
+//   ../common/       what the examples share: trunk.hpp, the dense layers around it; text.hpp, words to numbers
 #include "compositions.hpp"
-#include "interrupt.hpp"
 #include "launch.hpp"
 #include "moe.hpp"
 #include "options.hpp"
 #include "results.hpp"
-#include "text.hpp"
 #include "training.hpp"
+#include "../common/interrupt.hpp"
+#include "../common/text.hpp"
 
 #include <algorithm>
 #include <cstdio>

@@ -2,9 +2,9 @@
 #pragma once
 /// @file
 /// @brief A composed MoE layer as the training loop sees it: forward, backward, update, and what it cost.
-#include "optimizer.hpp"
 #include "options.hpp"
 #include "training.hpp"
+#include "../common/optimizer.hpp"
 
 #include <fairlead/comm/counted.hpp>
 #include <fairlead/exec/serial.hpp>

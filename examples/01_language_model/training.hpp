@@ -2,13 +2,14 @@
 #pragma once
 /// @file
 /// @brief Train and evaluate one composition, the same on every rank.
-#include "interrupt.hpp"
-#include "optimizer.hpp"
 #include "options.hpp"
 #include "progress.hpp"
 #include "results.hpp"
-#include "text.hpp"
-#include "trunk.hpp"
+#include "../common/gemm.hpp"
+#include "../common/interrupt.hpp"
+#include "../common/optimizer.hpp"
+#include "../common/text.hpp"
+#include "../common/trunk.hpp"
 
 #include <fairlead/comm/counted.hpp>
 #include <fairlead/concepts/communicator.hpp>
@@ -16,12 +17,6 @@
 #include <fairlead/core/parameters.hpp>
 #include <fairlead/core/routing.hpp>
 #include <fairlead/exec/serial.hpp>
-
-#if defined(FAIRLEAD_EXAMPLE_BLAS)
-#  include <fairlead/exec/gemm_blas.hpp>
-#else
-#  include <fairlead/exec/gemm_reference.hpp>
-#endif
 
 #include <algorithm>
 #include <array>
@@ -34,12 +29,6 @@
 #include <vector>
 
 namespace language_model {
-
-#if defined(FAIRLEAD_EXAMPLE_BLAS)
-using gemm_policy = fl::gemm::blas;
-#else
-using gemm_policy = fl::gemm::reference;
-#endif
 
 /// @brief The rows of a global batch that belong to one rank: consecutive, and all rows belong to somebody.
 struct share {

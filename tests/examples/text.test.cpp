@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "support/catch.hpp"
 
-#include "01_language_model/text.hpp"
+#include "common/text.hpp"
 
 #include <algorithm>
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "support/catch.hpp"
 
-#include "01_language_model/trunk.hpp"
+#include "common/trunk.hpp"
 
 #include <fairlead/exec/gemm_reference.hpp>
 #include <fairlead/exec/serial.hpp>
