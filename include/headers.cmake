@@ -2,8 +2,12 @@
 # One list of headers per module. tests/structure/header_lists.py compares them, and the umbrella headers,
 # with the folders and, called with --fix, writes all three files.
 set(FAIRLEAD_HEADERS_assign
+    fairlead/assign/balanced_flow.hpp
+    fairlead/assign/detail/auction_device.cuh
     fairlead/assign/detail/auction_host.hpp
     fairlead/assign/detail/auction_rules.hpp
+    fairlead/assign/detail/balanced_flow_text.hpp
+    fairlead/assign/detail/candidate_flow.hpp
     fairlead/assign/detail/completion.hpp
     fairlead/assign/detail/dense_flow.hpp
     fairlead/assign/detail/price_search.hpp
@@ -20,13 +24,16 @@ set(FAIRLEAD_HEADERS_balance
     fairlead/balance/detail/row_terms.hpp
     fairlead/balance/distillation_loss.hpp
     fairlead/balance/exact_dual_bias.hpp
+    fairlead/balance/framework_losses.hpp
     fairlead/balance/importance_loss.hpp
     fairlead/balance/load_balance_loss.hpp
+    fairlead/balance/noisy_load_loss.hpp
     fairlead/balance/on_backbone.hpp
     fairlead/balance/over_under_loss.hpp
     fairlead/balance/pid_bias.hpp
     fairlead/balance/price_average.hpp
     fairlead/balance/quantile_bias.hpp
+    fairlead/balance/second_place_loss.hpp
     fairlead/balance/sign_bias.hpp
     fairlead/balance/signals.hpp
     fairlead/balance/z_loss.hpp)
@@ -90,6 +97,7 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/token_schedule.hpp
     fairlead/core/workspace.hpp)
 set(FAIRLEAD_HEADERS_cuda
+    fairlead/cuda/block_select.cuh
     fairlead/cuda/counting.cuh
     fairlead/cuda/error.cuh
     fairlead/cuda/ffn.cuh
@@ -145,9 +153,12 @@ set(FAIRLEAD_HEADERS_flow
     fairlead/flow/sinkhorn.hpp
     fairlead/flow/token_runs.hpp)
 set(FAIRLEAD_HEADERS_laws
+    fairlead/laws/assignment_solver.hpp
     fairlead/laws/balance_signal.hpp
     fairlead/laws/bias_controller.hpp
     fairlead/laws/communicator.hpp
+    fairlead/laws/detail/assignment_examiner.hpp
+    fairlead/laws/detail/assignment_oracle.hpp
     fairlead/laws/detail/bias_examiner.hpp
     fairlead/laws/detail/communicator_examiner.hpp
     fairlead/laws/detail/expert_examiner.hpp

@@ -3,18 +3,22 @@
 /// @file
 /// @brief Everything that needs the standard library only. Conformance kits (laws/) and headers that are named after
 /// a dependency (OpenMP, BLAS, MPI) are included by name.
+#include <fairlead/assign/balanced_flow.hpp>
 #include <fairlead/assign/greedy.hpp>
 #include <fairlead/assign/greedy_order.hpp>
 #include <fairlead/assign/jacobi_auction.hpp>
 #include <fairlead/balance/distillation_loss.hpp>
 #include <fairlead/balance/exact_dual_bias.hpp>
+#include <fairlead/balance/framework_losses.hpp>
 #include <fairlead/balance/importance_loss.hpp>
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/noisy_load_loss.hpp>
 #include <fairlead/balance/on_backbone.hpp>
 #include <fairlead/balance/over_under_loss.hpp>
 #include <fairlead/balance/pid_bias.hpp>
 #include <fairlead/balance/price_average.hpp>
 #include <fairlead/balance/quantile_bias.hpp>
+#include <fairlead/balance/second_place_loss.hpp>
 #include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/balance/signals.hpp>
 #include <fairlead/balance/z_loss.hpp>

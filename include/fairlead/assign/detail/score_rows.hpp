@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+/// @file
+/// @brief Read a row of scores, subtract prices, find what is near the best (host).
+///
+/// NaN and -inf become -inf (forbidden), +inf the largest finite number.
+#include <fairlead/assign/detail/vectors.hpp>
+#include <fairlead/core/bfloat16.hpp>
+#include <fairlead/core/ids.hpp>
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+#  include <immintrin.h>
+#  define FAIRLEAD_DETAIL_ASSIGN_MASKS 512
+#elif defined(__AVX2__) && !defined(__CUDACC__)
+#  include <immintrin.h>
+#  define FAIRLEAD_DETAIL_ASSIGN_MASKS 256
+#else
+#  define FAIRLEAD_DETAIL_ASSIGN_MASKS 0
+#endif
+
+FAIRLEAD_NAMESPACE_BEGIN
+namespace detail {
+
+inline constexpr float largest_score = std::numeric_limits<float>::max();
+
+/// A score as the solver sees it.
+[[nodiscard]] inline float clean_score(float score) noexcept {
+  if (!(score > -infinite<float>)) { return -infinite<float>; }
+  return score > largest_score ? largest_score : score;
+}
+
+/// to[e] = clean score of e, padded with -inf to `stride`.
+template <class Score>
+inline void read_row(Score const* from, int experts, int stride, float* to) noexcept {
+  for (int e = 0; e < experts; ++e) { to[e] = clean_score(static_cast<float>(from[e])); }
+  for (int e = experts; e < stride; ++e) { to[e] = -infinite<float>; }
+}
+
+#if FAIRLEAD_DETAIL_ASSIGN_VECTORS
+[[gnu::always_inline]] inline float largest_lane(float_vector const& v) noexcept {
+#  if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+  return _mm512_reduce_max_ps(reinterpret_cast<__m512>(v));
+#  else
+  float best = v[0];
+  for (int lane = 1; lane < vector_of<float>::lanes; ++lane) { best = v[lane] > best ? v[lane] : best; }
+  return best;
+#  endif
+}
+#endif
+
+/// worth[e] = clean score - price, -inf in the padding (its prices do not matter); returns the largest.
+template <class Score>
+inline float price_row(Score const* from, int experts, int stride, float const* prices, float* worth) noexcept {
+#if FAIRLEAD_DETAIL_ASSIGN_VECTORS
+  if constexpr (std::is_same_v<Score, float>) {
+    constexpr int lanes = vector_of<float>::lanes;
+    float_vector const zero = {};
+    float_vector const low = zero - infinite<float>;
+    float_vector const high = zero + largest_score;
+    float_vector best = low;
+    int e = 0;
+    for (; e + lanes <= experts; e += lanes) {
+      float_vector x = load_lanes<float_vector>(from + e);
+      x = x > high ? high : x;  // NaN stays
+      x -= load_lanes<float_vector>(prices + e);
+      x = x > low ? x : low;
+      store_lanes(worth + e, x);
+      best = x > best ? x : best;
+    }
+    float top = largest_lane(best);
+    for (; e < experts; ++e) {
+      worth[e] = clean_score(from[e]) - prices[e];
+      top = worth[e] > top ? worth[e] : top;
+    }
+    for (; e < stride; ++e) { worth[e] = -infinite<float>; }
+    return top;
+  }
+#endif
+  read_row(from, experts, stride, worth);
+  float top = -infinite<float>;
+  for (int e = 0; e < experts; ++e) {
+    worth[e] -= prices[e];
+    top = worth[e] > top ? worth[e] : top;
+  }
+  return top;
+}
+
+/// Writes the ids, ascending, of what is at least `threshold`; returns how many. `ids` has room for `stride` + 16.
+inline int collect_at_least(float const* worth, int stride, float threshold, std::int32_t* ids) noexcept {
+  int count = 0;
+#if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+  __m512 const limit = _mm512_set1_ps(threshold);
+  __m512i const step = _mm512_set1_epi32(16);
+  __m512i lane_ids = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int e = 0; e < stride; e += 16) {
+    __mmask16 const hit = _mm512_cmp_ps_mask(_mm512_loadu_ps(worth + e), limit, _CMP_GE_OQ);
+    if (hit != 0) {
+      _mm512_storeu_si512(ids + count, _mm512_maskz_compress_epi32(hit, lane_ids));
+      count += __builtin_popcount(hit);
+    }
+    lane_ids = _mm512_add_epi32(lane_ids, step);
+  }
+#elif FAIRLEAD_DETAIL_ASSIGN_MASKS == 256
+  __m256 const limit = _mm256_set1_ps(threshold);
+  for (int e = 0; e < stride; e += 8) {
+    unsigned hit = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(worth + e), limit, _CMP_GE_OQ)));
+    for (; hit != 0; hit &= hit - 1) { ids[count++] = e + __builtin_ctz(hit); }
+  }
+#else
+  for (int e = 0; e < stride; ++e) {
+    if (worth[e] >= threshold) { ids[count++] = e; }
+  }
+#endif
+  return count;
+}
+
+/// top[0] >= top[1] >= ...: the `count` largest of worth[0, experts), -inf where there are fewer. Equal values count
+/// separately.
+inline void largest_values(float const* worth, int experts, int count, float* top) noexcept {
+  for (int i = 0; i < count; ++i) { top[i] = -infinite<float>; }
+  float* const last = top + count - 1;
+  for (int e = 0; e < experts; e += flow_padding) {
+    int const end = std::min(e + flow_padding, experts);
+    float highest = worth[e];
+    for (int i = e + 1; i < end; ++i) { highest = worth[i] > highest ? worth[i] : highest; }
+    if (!(highest > *last)) { continue; }
+    for (int i = e; i < end; ++i) {
+      float const value = worth[i];
+      if (!(value > *last)) { continue; }
+      float* slot = last;
+      for (; slot != top && *(slot - 1) < value; --slot) { *slot = *(slot - 1); }
+      *slot = value;
+    }
+  }
+}
+
+/// How far `score - price` in fp32 may be off, on both sides of a comparison with the best of the row.
+[[nodiscard]] inline float rounding_slack(float best, float largest_price) noexcept {
+  float const size = std::abs(best) + largest_price;
+  return size * 0x1p-21F;
+}
+
+}  // namespace detail
+FAIRLEAD_NAMESPACE_END
+
+#undef FAIRLEAD_DETAIL_ASSIGN_MASKS
