@@ -10,13 +10,17 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/detail/candidate_flow.hpp
     fairlead/assign/detail/completion.hpp
     fairlead/assign/detail/dense_flow.hpp
+    fairlead/assign/detail/distributed_passes.hpp
+    fairlead/assign/detail/distributed_run.hpp
     fairlead/assign/detail/price_search.hpp
     fairlead/assign/detail/score_rows.hpp
     fairlead/assign/detail/sink_arcs.hpp
     fairlead/assign/detail/vectors.hpp
     fairlead/assign/detail/working.hpp
+    fairlead/assign/distributed_flow.hpp
     fairlead/assign/greedy.hpp
     fairlead/assign/greedy_order.hpp
+    fairlead/assign/jacobi_auction.cuh
     fairlead/assign/jacobi_auction.hpp)
 set(FAIRLEAD_HEADERS_balance
     fairlead/balance/detail/expert_sums.hpp
@@ -200,6 +204,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/biased_token_choice.cuh
     fairlead/route/biased_token_choice.hpp
     fairlead/route/cosine_gate.hpp
+    fairlead/route/decode_only.hpp
     fairlead/route/detail/balanced_text.hpp
     fairlead/route/detail/choice_columns.hpp
     fairlead/route/detail/feature_rows.hpp
@@ -219,11 +224,13 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/forced_logits.hpp
     fairlead/route/frozen_bias.hpp
     fairlead/route/gshard_top_2.hpp
+    fairlead/route/hash_tables.hpp
     fairlead/route/input_noise.hpp
     fairlead/route/linear_gate.hpp
     fairlead/route/noise.hpp
     fairlead/route/noisy_linear_gate.hpp
     fairlead/route/noisy_top_k.hpp
+    fairlead/route/replay.hpp
     fairlead/route/sampled_choice.hpp
     fairlead/route/score.hpp
     fairlead/route/selection.hpp

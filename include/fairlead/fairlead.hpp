@@ -4,6 +4,7 @@
 /// @brief Everything that needs the standard library only. Conformance kits (laws/) and headers that are named after
 /// a dependency (OpenMP, BLAS, MPI) are included by name.
 #include <fairlead/assign/balanced_flow.hpp>
+#include <fairlead/assign/distributed_flow.hpp>
 #include <fairlead/assign/greedy.hpp>
 #include <fairlead/assign/greedy_order.hpp>
 #include <fairlead/assign/jacobi_auction.hpp>
@@ -102,6 +103,7 @@
 #include <fairlead/route/balanced_choice.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
 #include <fairlead/route/cosine_gate.hpp>
+#include <fairlead/route/decode_only.hpp>
 #include <fairlead/route/distilled_gate.hpp>
 #include <fairlead/route/expert_choice.hpp>
 #include <fairlead/route/expert_count.hpp>
@@ -110,11 +112,13 @@
 #include <fairlead/route/forced_logits.hpp>
 #include <fairlead/route/frozen_bias.hpp>
 #include <fairlead/route/gshard_top_2.hpp>
+#include <fairlead/route/hash_tables.hpp>
 #include <fairlead/route/input_noise.hpp>
 #include <fairlead/route/linear_gate.hpp>
 #include <fairlead/route/noise.hpp>
 #include <fairlead/route/noisy_linear_gate.hpp>
 #include <fairlead/route/noisy_top_k.hpp>
+#include <fairlead/route/replay.hpp>
 #include <fairlead/route/sampled_choice.hpp>
 #include <fairlead/route/score.hpp>
 #include <fairlead/route/selection.hpp>

@@ -6,6 +6,7 @@
 #include <fairlead/balance/detail/row_terms.hpp>
 #include <fairlead/concepts/balance_signal.hpp>
 #include <fairlead/core/implementation.hpp>
+#include <fairlead/core/order.hpp>
 #include <fairlead/exec/serial.hpp>
 
 #include <algorithm>
@@ -32,6 +33,44 @@ struct sequence_scope {
 /// @brief Loads are counted over all ranks and over the micro-batches of the global batch so far.
 struct global_batch_scope {};
 
+/// @brief Every copy counts: f_e = n_e / (k T), the loss is `coefficient` at even loads for every k.
+struct every_choice {
+  static constexpr bool from_totals = true;  ///< whether the counts of all ranks say enough
+  /// @param fan_out experts a token
+  /// @returns leading choices that count
+  [[nodiscard]] static constexpr index_t choices(index_t fan_out) noexcept { return fan_out; }
+  /// @param fan_out experts a token
+  /// @returns what loads are divided by besides the tokens
+  [[nodiscard]] static constexpr index_t divisor(index_t fan_out) noexcept { return fan_out; }
+};
+/// @brief Only first choices count: f_e = n_e / T (GShard, DeepSpeed top-1 and top-2, Tutel, mesh-TensorFlow).
+struct first_choice {
+  static constexpr bool from_totals = false;  ///< the counts of all ranks mix the choices
+  /// @returns 1
+  [[nodiscard]] static constexpr index_t choices(index_t) noexcept { return 1; }
+  /// @returns 1
+  [[nodiscard]] static constexpr index_t divisor(index_t) noexcept { return 1; }
+};
+/// @brief Every copy counts and k is left out: f_e = n_e / T, the loss is k x `coefficient` at even loads (Flaxformer).
+struct sum_of_choices {
+  static constexpr bool from_totals = true;  ///< whether the counts of all ranks say enough
+  /// @param fan_out experts a token
+  /// @returns leading choices that count
+  [[nodiscard]] static constexpr index_t choices(index_t fan_out) noexcept { return fan_out; }
+  /// @returns 1
+  [[nodiscard]] static constexpr index_t divisor(index_t) noexcept { return 1; }
+};
+/// @brief The k best clean logits of a token count, whatever bias, groups or noise made of them (Megatron).
+struct best_scores {
+  static constexpr bool from_totals = false;  ///< the counts of all ranks are those of the routing
+  /// @param fan_out experts a token
+  /// @returns leading choices that count
+  [[nodiscard]] static constexpr index_t choices(index_t fan_out) noexcept { return fan_out; }
+  /// @param fan_out experts a token
+  /// @returns what loads are divided by besides the tokens
+  [[nodiscard]] static constexpr index_t divisor(index_t fan_out) noexcept { return fan_out; }
+};
+
 /// @brief What a balance loss carries between calls.
 struct load_balance_state {
   std::vector<index_t> counts;  ///< copies per expert in the global batch so far. @shape{experts}
@@ -41,9 +80,9 @@ struct load_balance_state {
 
 /// @brief Add coefficient * E * sum_e f_e P_e: the load share f of an expert times its mean probability P.
 ///
-/// f_e = n_e / (k T) with the copies n_e of the routing before capacity, held constant; P_e is the mean over tokens of
-/// the share that the clean logits give to e (no noise, bias or group mask). Perfectly even loads give the value
-/// `coefficient` for every k (the k convention of Megatron; Flaxformer's value is k times as large). Padding is in
+/// f_e = n_e / (k T) with the copies n_e of the routing before capacity, held constant (or what `Counted` says); P_e is
+/// the mean over tokens of the share that the clean logits give to e (no noise, bias or group mask). Perfectly even
+/// loads give the value `coefficient` for every k. `balance/framework_losses.hpp` names what frameworks use. Padding is in
 /// neither factor. Experts that the context masks out are in neither factor either, and E counts the others. NaN
 /// counts as -inf, and a row without a finite maximum adds nothing.
 ///
@@ -51,14 +90,17 @@ struct load_balance_state {
 /// so that summed gradients do not depend on how many ranks hold the tokens. In the scopes micro-batch and sequence a
 /// group's loss weighs as much as it has tokens.
 ///
-/// Deviations: Megatron counts the top k of scores without bias and groups, here the routing is counted as it is;
-/// Megatron divides by sequences and ranks, which is the same when all hold equally many tokens.
+/// Deviation: Megatron divides by sequences and ranks, which is the same when all hold equally many tokens.
 /// @tparam Share softmax_share or sigmoid_share
 /// @tparam Scope micro_batch_scope, sequence_scope or global_batch_scope
+/// @tparam Counted every_choice, first_choice, sum_of_choices or best_scores; in the global scope, where only the copies
+/// of all ranks are known, every_choice or sum_of_choices
 /// @source{Switch Transformers, section 2.2; scopes as in Megatron-core}
-template <class Share = softmax_share, class Scope = micro_batch_scope>
+template <class Share = softmax_share, class Scope = micro_batch_scope, class Counted = every_choice>
   requires(std::same_as<Share, softmax_share> || std::same_as<Share, sigmoid_share>)
 struct load_balance_loss {
+  static_assert(Counted::from_totals || !std::same_as<Scope, global_batch_scope>,
+                "the loads of a global batch are those of all copies: count every_choice or sum_of_choices");
   double coefficient = 1e-2;  ///< value of the loss at even loads
   Share share{};              ///< probability factor
   Scope scope{};              ///< what loads are counted over
@@ -141,12 +183,14 @@ using switch_loss = load_balance_loss<softmax_share, micro_batch_scope>;
 namespace detail {
 
 /// Turn the copies of one group into the factors of its rows.
+template <class Counted>
 struct group_factors_task {
+  matrix_view<float const> logits;
   const_routing_view routing;
   route_context const* context;
   index_t length;
   index_t experts;
-  double scale;  // coefficient * E / (fan_out * tokens of all ranks)
+  double scale;  // coefficient * E / (divisor * tokens of all ranks)
   float* factors;
   void operator()(index_t group) const {
     float* const mine = factors + group * experts;
@@ -156,14 +200,36 @@ struct group_factors_task {
     for (index_t token = group * length; token < end; ++token) {
       if (!is_valid_token(*context, token)) { continue; }
       ++valid;
-      for (index_t j = 0; j < routing.fan_out(); ++j) {
-        expert_id const expert = routing.experts(token, j);
-        // fp32 counts whole numbers to 2^24, more than the rows of a rank.
-        if (expert != expert_id::none) { mine[to_index(expert)] += 1.0F; }
+      // fp32 counts whole numbers to 2^24, more than the rows of a rank.
+      if constexpr (std::same_as<Counted, best_scores>) {
+        count_best(logits.row(token), mine);
+      } else {
+        for (index_t j = 0; j < Counted::choices(routing.fan_out()); ++j) {
+          expert_id const expert = routing.experts(token, j);
+          if (expert != expert_id::none) { mine[to_index(expert)] += 1.0F; }
+        }
       }
     }
     auto const factor = static_cast<float>(valid == 0 ? 0.0 : scale / static_cast<double>(valid));
     for (index_t e = 0; e < experts; ++e) { mine[e] *= factor; }
+  }
+  // One scan a choice: the best one behind the last, by the order of selection.
+  void count_best(float const* row, float* counts) const noexcept {
+    index_t last = -1;
+    for (index_t j = 0; j < routing.fan_out(); ++j) {
+      index_t best = -1;
+      for (index_t e = 0; e < experts; ++e) {
+        bool const allowed = context->expert_mask.empty() || context->expert_mask[static_cast<std::size_t>(e)] != 0;
+        if (!allowed || !is_candidate(row[e]) || (last >= 0 && !before(row, last, e))) { continue; }
+        if (best < 0 || before(row, e, best)) { best = e; }
+      }
+      if (best < 0) { return; }
+      counts[best] += 1.0F;
+      last = best;
+    }
+  }
+  [[nodiscard]] static bool before(float const* keys, index_t a, index_t b) noexcept {
+    return comes_before(keys[a], static_cast<std::int32_t>(a), keys[b], static_cast<std::int32_t>(b));
   }
 };
 
@@ -189,10 +255,10 @@ struct balance_row {
 }  // namespace detail
 
 /// @brief The host text of `load_balance_loss`.
-template <class Share, class Scope, host_backend Backend>
-struct implementation<load_balance_loss<Share, Scope>, Backend> {
+template <class Share, class Scope, class Counted, host_backend Backend>
+struct implementation<load_balance_loss<Share, Scope, Counted>, Backend> {
   /// @brief See `load_balance_loss::add_gradient`.
-  static double add_gradient(load_balance_loss<Share, Scope> const& loss, Backend const& on,
+  static double add_gradient(load_balance_loss<Share, Scope, Counted> const& loss, Backend const& on,
                              matrix_view<float const> logits, const_routing_view routing, route_context const& context,
                              load_balance_state const& state, double scale, matrix_view<float> grad_logits,
                              workspace& ws) {
@@ -206,7 +272,7 @@ struct implementation<load_balance_loss<Share, Scope>, Backend> {
     index_t const groups = loss.groups(tokens);
     std::span<float> const factors = ws.take<float>(groups * experts);
     double const even = loss.coefficient * static_cast<double>(detail::allowed_experts(context, experts)) /
-                        (static_cast<double>(routing.fan_out()) * static_cast<double>(state.batch_tokens));
+                        (static_cast<double>(Counted::divisor(routing.fan_out())) * static_cast<double>(state.batch_tokens));
     index_t length = tokens;
     if constexpr (std::same_as<Scope, global_batch_scope>) {
       for (std::size_t e = 0; e < factors.size(); ++e) {
@@ -214,7 +280,7 @@ struct implementation<load_balance_loss<Share, Scope>, Backend> {
       }
     } else {
       if constexpr (std::same_as<Scope, sequence_scope>) { length = loss.scope.length; }
-      on.for_each(groups, detail::group_factors_task{routing, &context, length, experts, even, factors.data()});
+      on.for_each(groups, detail::group_factors_task<Counted>{logits, routing, &context, length, experts, even, factors.data()});
       on.wait();
     }
     std::uint8_t const* const allowed = context.expert_mask.empty() ? nullptr : context.expert_mask.data();
