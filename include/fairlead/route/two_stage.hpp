@@ -24,7 +24,7 @@ namespace detail {
 
 /// Run a row function over blocks of rows: a thread's worth of work, whatever the number of threads.
 template <class RowFunction>
-struct row_block {
+struct stage_rows {
   static constexpr index_t size = 64;
   RowFunction f;
   index_t rows;
@@ -34,8 +34,8 @@ struct row_block {
   }
 };
 template <host_backend Backend, class RowFunction>
-void for_each_row(Backend const& on, index_t rows, RowFunction f) {
-  using block = row_block<RowFunction>;
+void for_each_staged_row(Backend const& on, index_t rows, RowFunction f) {
+  using block = stage_rows<RowFunction>;
   on.for_each((rows + block::size - 1) / block::size, block{f, rows});
 }
 
@@ -183,7 +183,7 @@ struct two_stage {
                      grad_weights.rows(), grad_weights.cols());
     FAIRLEAD_EXPECTS(grad_logits.rows() == logits.rows() && grad_logits.cols() == logits.cols(),
                      "grad_logits must be tokens x 2 experts", grad_logits.rows(), grad_logits.cols());
-    detail::for_each_row(on, logits.rows(), detail::backbone_weight_gradient{half(logits, 0), out, grad_weights, grad_logits});
+    detail::for_each_staged_row(on, logits.rows(), detail::backbone_weight_gradient{half(logits, 0), out, grad_weights, grad_logits});
   }
   /// @brief As `backward` without state: the state moves choices, not weights.
   /// @param on host backend
@@ -234,11 +234,11 @@ struct two_stage {
   template <class Backend>
   void route_by_light(Backend const& on, matrix_view<float const> logits, route_context const& context,
                       routing_view out) const {
-    detail::for_each_row(on, logits.rows(), detail::best_light_score{half(logits, 0), half(logits, 1), context, out});
+    detail::for_each_staged_row(on, logits.rows(), detail::best_light_score{half(logits, 0), half(logits, 1), context, out});
   }
   template <class Backend>
   void weigh(Backend const& on, matrix_view<float const> logits, routing_view out) const {
-    detail::for_each_row(on, logits.rows(), detail::backbone_weights{half(logits, 0), out});
+    detail::for_each_staged_row(on, logits.rows(), detail::backbone_weights{half(logits, 0), out});
   }
   void check(matrix_view<float const> logits, [[maybe_unused]] route_context const& context, const_routing_view out) const {
     FAIRLEAD_EXPECTS(experts() >= 1 && static_cast<index_t>(first.fan_out()) == 1,
