@@ -5,6 +5,7 @@
 #   --mpi N   ranks are N processes under mpiexec instead of threads of one process
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/support/setup.sh"
+. "$root/examples/common/king_james.sh"
 
 launcher=()
 program=language_model
@@ -36,16 +37,7 @@ build "$folder" "$program"
 
 if [ "$given_text" = no ]; then
   text=$folder/king_james.txt
-  if [ ! -s "$text" ]; then
-    if ! command -v bible >/dev/null; then
-      echo "error: no program 'bible' (Debian: bible-kjv) to write the text with; give --text FILE" >&2
-      exit 2
-    fi
-    say "writing the text"
-    # A verse a line; its number in front goes.
-    bible -f 'gen1:1-rev22:21' </dev/null | sed 's/^[^ ]* //' >"$text.new"
-    mv "$text.new" "$text"
-  fi
+  write_king_james "$text" || exit 2
   arguments=(--text "$text" "${arguments[@]}")
 fi
 

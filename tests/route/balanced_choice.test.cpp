@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <fairlead/assign/balanced_flow.hpp>
 #include <fairlead/comm/alone.hpp>
 #include <fairlead/comm/inproc.hpp>
 #include <fairlead/exec/serial.hpp>
@@ -241,6 +242,50 @@ TEST_CASE("Balanced routers keep the laws of routers") {
   keeps(fl::balanced_choice<small::exact_solver, fl::priced_evaluation, fl::sigmoid_score, fl::sum_over_chosen>{.experts = 5, .k = 3});
   keeps(fl::balanced_choice<small::exact_solver, fl::greedy_evaluation, fl::softmax_score>{.experts = 4, .k = 1});
   keeps(greedy{.experts = 1});
+  keeps(fl::balanced_choice<fl::balanced_flow, fl::priced_evaluation>{.experts = 6});
+  keeps(fl::balanced_choice<fl::balanced_flow, fl::priced_evaluation>{
+      .experts = 5, .k = 2, .remainder = fl::remainder_rule::solver_chooses});
+}
+
+TEST_CASE("A solver that may choose who takes the remainder finds at least as good an assignment") {
+  using flow = fl::balanced_choice<fl::balanced_flow>;
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    auto const logits = scores(23, 4, 0.4, seed);
+    double value[2] = {0.0, 0.0};
+    for (auto const rule : {fl::remainder_rule::lowest_experts, fl::remainder_rule::solver_chooses}) {
+      flow const router{.experts = 4, .remainder = rule};
+      auto state = router.make_state();
+      auto const made = route(router, logits.view(), state, {});
+      CHECK(*std::max_element(made.loads.begin(), made.loads.end()) == 6);
+      CHECK(*std::min_element(made.loads.begin(), made.loads.end()) == 5);
+      for (index_t t = 0; t < 23; ++t) { value[static_cast<int>(rule)] += static_cast<double>(logits(t, expert(made, t))); }
+    }
+    CHECK(value[1] >= value[0] - 1e-9);
+  }
+}
+
+TEST_CASE("Both exact solvers find the same value, and warm prices change nothing but time") {
+  using flow = fl::balanced_choice<fl::balanced_flow>;
+  flow const router{.experts = 6};
+  greedy const plain{.experts = 6};
+  auto warm = router.make_state();
+  fl::alone comm;
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    auto const logits = scores(60, 6, 1.0, seed);
+    auto cold = router.make_state();
+    auto other = plain.make_state();
+    auto const a = route(router, logits.view(), cold, {}), b = route(router, logits.view(), warm, {}), c = route(plain, logits.view(), other, {});
+    double value[3] = {0.0, 0.0, 0.0};
+    for (index_t t = 0; t < 60; ++t) {
+      value[0] += static_cast<double>(logits(t, expert(a, t)));
+      value[1] += static_cast<double>(logits(t, expert(b, t)));
+      value[2] += static_cast<double>(logits(t, expert(c, t)));
+    }
+    CHECK(value[1] == Approx(value[0]));
+    CHECK(value[2] == Approx(value[0]));
+    router.observe(fl::serial{}, comm, b.loads, warm);
+    CHECK(warm.batches == static_cast<std::int64_t>(seed));
+  }
 }
 
 TEST_CASE("Capabilities that the solver does not state are refused") {
