@@ -249,7 +249,8 @@ struct moe_layer {
   void zero_gradients(state_type<Backend, Comm>& state) const { detail::zero_gradients(state); }
   /// @brief Visit every parameter array this rank's optimizer updates.
   /// @param state the state
-  /// @param f called with `parameter_array<value_type> const&`: gate, shared expert, then experts by local slot
+  /// @param f called with `parameter_array<value_type> const&`: gate, shared expert, then experts by local slot; layouts
+  ///        mark the blocks that the gate says are frozen since the last training pass
   template <class Backend, class Comm, class Function>
   void each_parameter(state_type<Backend, Comm>& state, Function&& f) const {
     detail::each_parameter(*this, state, f);
