@@ -2,11 +2,13 @@
 # One list of headers per module. tests/structure/header_lists.py compares them, and the umbrella headers,
 # with the folders and, called with --fix, writes all three files.
 set(FAIRLEAD_HEADERS_assign
+    fairlead/assign/auction.hpp
     fairlead/assign/balanced_flow.hpp
     fairlead/assign/detail/auction_device.cuh
     fairlead/assign/detail/auction_host.hpp
     fairlead/assign/detail/auction_rules.hpp
     fairlead/assign/detail/balanced_flow_text.hpp
+    fairlead/assign/detail/bidding.hpp
     fairlead/assign/detail/candidate_flow.hpp
     fairlead/assign/detail/completion.hpp
     fairlead/assign/detail/dense_flow.hpp
@@ -21,7 +23,9 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/greedy.hpp
     fairlead/assign/greedy_order.hpp
     fairlead/assign/jacobi_auction.cuh
-    fairlead/assign/jacobi_auction.hpp)
+    fairlead/assign/jacobi_auction.hpp
+    fairlead/assign/quantile.hpp
+    fairlead/assign/sinkhorn.hpp)
 set(FAIRLEAD_HEADERS_balance
     fairlead/balance/detail/expert_sums.hpp
     fairlead/balance/detail/row_loop.hpp
@@ -124,7 +128,10 @@ set(FAIRLEAD_HEADERS_dispatch
     fairlead/dispatch/detail/row_kernels.hpp
     fairlead/dispatch/exchange.cuh
     fairlead/dispatch/exchange.hpp
+    fairlead/dispatch/groups.hpp
+    fairlead/dispatch/identity_experts.hpp
     fairlead/dispatch/overflow.hpp
+    fairlead/dispatch/padded_places.hpp
     fairlead/dispatch/rows.cuh
     fairlead/dispatch/rows.hpp
     fairlead/dispatch/service_order.hpp

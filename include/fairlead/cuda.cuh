@@ -6,6 +6,7 @@
 #  error "fairlead/cuda.cuh needs nvcc: compile this file as CUDA, or include <fairlead/fairlead.hpp>"
 #endif
 #include <fairlead/fairlead.hpp>
+#include <fairlead/assign/jacobi_auction.cuh>
 #include <fairlead/cuda/block_select.cuh>
 #include <fairlead/cuda/counting.cuh>
 #include <fairlead/cuda/error.cuh>

@@ -3,11 +3,14 @@
 /// @file
 /// @brief Everything that needs the standard library only. Conformance kits (laws/) and headers that are named after
 /// a dependency (OpenMP, BLAS, MPI) are included by name.
+#include <fairlead/assign/auction.hpp>
 #include <fairlead/assign/balanced_flow.hpp>
 #include <fairlead/assign/distributed_flow.hpp>
 #include <fairlead/assign/greedy.hpp>
 #include <fairlead/assign/greedy_order.hpp>
 #include <fairlead/assign/jacobi_auction.hpp>
+#include <fairlead/assign/quantile.hpp>
+#include <fairlead/assign/sinkhorn.hpp>
 #include <fairlead/balance/distillation_loss.hpp>
 #include <fairlead/balance/exact_dual_bias.hpp>
 #include <fairlead/balance/framework_losses.hpp>
@@ -75,7 +78,10 @@
 #include <fairlead/dispatch/capacity.hpp>
 #include <fairlead/dispatch/deduplicated_exchange.hpp>
 #include <fairlead/dispatch/exchange.hpp>
+#include <fairlead/dispatch/groups.hpp>
+#include <fairlead/dispatch/identity_experts.hpp>
 #include <fairlead/dispatch/overflow.hpp>
+#include <fairlead/dispatch/padded_places.hpp>
 #include <fairlead/dispatch/rows.hpp>
 #include <fairlead/dispatch/service_order.hpp>
 #include <fairlead/dispatch/wire_buffers.hpp>

@@ -48,6 +48,11 @@ void dispatches(Exchange const& exchange, fl::cuda_stream on, fl::nccl::communic
   exchange.plan(on, comm, routed, where, {}, plan, ws);
 }
 
+template <class Score>
+void auctions(fl::cuda_stream on, fl::matrix_view<Score> scores, fl::matrix_view<fl::expert_id> owner, fl::workspace& ws) {
+  fl::jacobi_auction{}.solve_batch(on, fl::assignment_batch<Score>{.scores = scores}, owner, {}, {}, ws);
+}
+
 void everything(fl::cuda_stream on, fl::nccl::communicator& comm, fl::gemm::cublas cublas, fl::matrix_view<float> m,
                 fl::matrix_view<double> d, fl::matrix_view<fl::bfloat16> b, fl::matrix_view<std::int32_t const> index,
                 fl::routing_view out, fl::exchange_plan<fl::device_space>& plan, fl::placement const& where, fl::workspace& ws) {
@@ -56,6 +61,8 @@ void everything(fl::cuda_stream on, fl::nccl::communicator& comm, fl::gemm::cubl
   routes(fl::sigmoid_top_k{}, on, m, out, ws);
   routes(fl::sigmoid_bias_group_top_k{}, on, m, out, ws);
   routes(fl::with_noise<fl::top_k, fl::fixed_noise>{}, on, m, out, ws);
+  auctions(on, m, out.experts, ws);
+  auctions(on, b, out.experts, ws);
   rows(on, m, index, m);
   rows(on, d, index, m);
   rows(on, b, index, m);

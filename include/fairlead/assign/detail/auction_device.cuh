@@ -8,6 +8,7 @@
 #include <fairlead/cuda/block_select.cuh>
 
 #include <cstdint>
+#include <limits>
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
@@ -45,10 +46,9 @@ struct device_auction {
 }
 [[nodiscard]] __device__ inline index_t row_warps() { return static_cast<index_t>(gridDim.x) * (blockDim.x / 32); }
 
-// Puts a thread's entry behind a list; the lanes of a warp ask once for all.
+// Puts entries behind a list; the lanes of a warp call together and ask for places once.
 __device__ inline void push_entry(bool wants, std::uint32_t entry, std::uint32_t* length, std::uint32_t* list) {
-  unsigned const asking = __activemask();
-  unsigned const wanting = __ballot_sync(asking, wants ? 1 : 0);
+  unsigned const wanting = __ballot_sync(auction_warp, wants ? 1 : 0);
   if (!wants) { return; }
   unsigned const lane = threadIdx.x % 32;
   int const leader = __ffs(static_cast<int>(wanting)) - 1;
@@ -192,7 +192,8 @@ __global__ void __launch_bounds__(auction_tail_threads) auction_begin(device_auc
 }
 
 // The bid of one active token, by a warp.
-__device__ inline void auction_bid(auction_memory const& m, auction_control const& control, std::uint32_t entry) {
+__device__ inline void auction_bid(auction_memory const& m, std::uint32_t entry) {
+  auction_control const& control = *m.control;
   int const lane = static_cast<int>(threadIdx.x) % 32;
   bool const raises = (entry & raises_bid) != 0;
   std::uint32_t const t = entry & ~raises_bid;
@@ -234,13 +235,314 @@ __device__ inline void auction_bid(auction_memory const& m, auction_control cons
 }
 
 // Bids of all problems whose round the grid runs. A warp a token; blocks of row y work on problem y.
-inline __global__ void __launch_bounds__(auction_row_threads) auction_bids(auction_memory all) {
-  auction_memory const m = all.of(blockIdx.y);
-  auction_control const control = *m.control;
-  if (control.in_grid == 0) { return; }
-  for (index_t i = row_warp(); i < static_cast<index_t>(control.active); i += row_warps()) {
-    auction_bid(m, control, m.active[control.list][i]);
+template <class Score>
+__global__ void __launch_bounds__(auction_row_threads) auction_bids(device_auction<Score> a) {
+  auction_memory const m = a.memory.of(blockIdx.y);
+  if (m.control->in_grid == 0) { return; }
+  auto const active = static_cast<index_t>(m.control->active);
+  std::uint32_t const* const entries = m.control->list == 0 ? m.active[0] : m.active[1];
+  for (index_t i = row_warp(); i < active; i += row_warps()) { auction_bid(m, entries[i]); }
+}
+
+struct settle_storage {
+  kernels::select_storage select;
+  std::uint32_t base;    // first of the bidders in the scratch list
+  std::uint32_t filled;  // bidders found
+  std::uint32_t freed;   // places that rejected holders leave
+  std::uint32_t taken;   // places that new holders take
+};
+
+// One expert after the bids, by a block: the best `capacity` of holders and bidders stay.
+__device__ inline void auction_settle(auction_memory const& m, std::uint32_t e, settle_storage& shared) {
+  auction_control* const control = m.control;
+  std::uint32_t const bidders = m.count[e];
+  bool const raised = m.raised[e] != 0;
+  if (bidders == 0 && !raised) { return; }
+  std::uint32_t const capacity = m.capacity[e];
+  std::uint32_t held = m.held[e];
+  std::int64_t const epsilon = control->epsilon;
+  std::uint32_t const active = control->active;
+  // Chosen by value: an index into the array of pointers would put it into local memory.
+  std::uint32_t const* const entries = control->list == 0 ? m.active[0] : m.active[1];
+  std::uint32_t* const next = control->list == 0 ? m.active[1] : m.active[0];
+  std::uint32_t* const hold = m.hold + m.offset[e];
+  std::uint32_t const thread = threadIdx.x;
+  std::uint32_t const threads = blockDim.x;
+  if (thread == 0) {
+    shared.base = atomicAdd(&control->cursor, bidders);
+    shared.filled = shared.freed = shared.taken = 0;
+  }
+  __syncthreads();
+  std::uint32_t* const list = m.list + shared.base;
+  std::uint32_t* const places = m.list + m.tokens + m.offset[e];
+  for (std::uint32_t i = thread; bidders != 0 && i < active; i += threads) {
+    std::uint32_t const entry = entries[i];
+    if ((entry & raises_bid) == 0 && m.target[entry] == e) { list[atomicAdd(&shared.filled, 1U)] = entry; }
+  }
+  __syncthreads();
+  std::uint32_t const members = held + bidders;
+  std::uint32_t const rejected = members > capacity ? members - capacity : 0;
+  auto const member = [&](std::uint32_t i) { return i < held ? hold[i] : list[i - held]; };
+  if (rejected == 0) {
+    for (std::uint32_t i = thread; i < bidders; i += threads) { hold[held + i] = list[i]; }
+    held = members;
+  } else {
+    // Bids ascending, tokens descending: the first `rejected` of that order go.
+    auto const by_bid = kernels::block_select(
+        members, rejected,
+        [&](std::uint32_t i, std::uint64_t& key) {
+          key = static_cast<std::uint64_t>(m.bid[member(i)]);
+          return true;
+        },
+        shared.select);
+    auto const level = static_cast<std::int64_t>(by_bid.key);
+    auto const by_token = kernels::block_select(
+        members, rejected - by_bid.before,
+        [&](std::uint32_t i, std::uint64_t& key) {
+          std::uint32_t const t = member(i);
+          key = ~t & 0x7FFFFFFFU;
+          return m.bid[t] == level;
+        },
+        shared.select);
+    std::uint32_t const last_token = ~static_cast<std::uint32_t>(by_token.key) & 0x7FFFFFFFU;
+    auto const goes = [&](std::uint32_t t) { return m.bid[t] < level || (m.bid[t] == level && t >= last_token); };
+    __syncthreads();
+    for (std::uint32_t first = 0; first < held; first += threads) {
+      std::uint32_t const i = first + thread;
+      std::uint32_t const t = i < held ? hold[i] : 0;
+      bool const leaves = i < held && goes(t);
+      push_entry(leaves, t, &control->next_active, next);
+      if (leaves) { places[atomicAdd(&shared.freed, 1U)] = i; }
+    }
+    __syncthreads();
+    for (std::uint32_t first = 0; first < bidders; first += threads) {
+      std::uint32_t const i = first + thread;
+      std::uint32_t const t = i < bidders ? list[i] : 0;
+      bool const leaves = i < bidders && goes(t);
+      push_entry(leaves, t, &control->next_active, next);
+      if (i < bidders && !leaves) {
+        std::uint32_t const place = atomicAdd(&shared.taken, 1U);
+        hold[place < shared.freed ? places[place] : held + place - shared.freed] = t;
+      }
+    }
+    held = capacity;
+  }
+  __syncthreads();
+  if (held == capacity) {
+    std::uint64_t least = ~std::uint64_t{0};
+    std::uint64_t unused = 0;
+    for (std::uint32_t i = thread; i < held; i += threads) {
+      auto const bid = static_cast<std::uint64_t>(m.bid[hold[i]]);
+      least = bid < least ? bid : least;
+    }
+    kernels::block_extremes(least, unused, shared.select);
+    auto const price = static_cast<std::int64_t>(least);
+    for (std::uint32_t first = 0; rejected != 0 && first < held; first += threads) {
+      std::uint32_t const i = first + thread;
+      std::uint32_t const t = i < held ? hold[i] : 0;
+      push_entry(i < held && m.bid[t] <= price + epsilon, t | raises_bid, &control->next_active, next);
+    }
+    if (thread == 0) { m.price[e] = price; }
+  }
+  if (thread == 0) {
+    m.held[e] = held;
+    m.count[e] = 0;
+    m.raised[e] = 0;
+    if (rejected != 0) { atomicAdd(&control->next_unassigned, rejected); }
+  }
+  __syncthreads();
+}
+
+// All experts after the bids of the grid. A block an expert, blocks of row y work on problem y.
+template <class Score>
+__global__ void __launch_bounds__(auction_settle_threads, 5) auction_settle_all(device_auction<Score> a) {
+  __shared__ settle_storage shared;
+  auction_memory const m = a.memory.of(blockIdx.y);
+  if (m.control->in_grid != 0) { auction_settle(m, blockIdx.x, shared); }
+}
+
+// The start of a phase: everybody is unassigned, prices stay. By a block.
+template <class Score>
+__device__ void auction_open_phase(device_auction<Score> const& a, auction_memory const& m, settle_storage& shared) {
+  std::uint64_t least = ~std::uint64_t{0};
+  std::uint64_t top = 0;
+  for (index_t e = threadIdx.x; e < m.experts; e += blockDim.x) {
+    if (m.capacity[e] == 0) { continue; }
+    auto const price = static_cast<std::uint64_t>(m.price[e]);
+    least = price < least ? price : least;
+    top = price > top ? price : top;
+  }
+  kernels::block_extremes(least, top, shared.select);
+  auto const lowest = static_cast<std::int64_t>(least);
+  std::int64_t const highest = m.control->highest_floor();
+  std::int64_t const lifted = static_cast<std::int64_t>(top) - lowest;
+  for (index_t e = threadIdx.x; e < m.experts; e += blockDim.x) {
+    std::int64_t const price = m.price[e] - lowest;
+    m.price[e] = price < highest ? price : highest;
+    m.held[e] = m.count[e] = m.raised[e] = 0;
+  }
+  bool const again = m.control->phases > 0;
+  if (threadIdx.x == 0) { shared.filled = 0; }
+  __syncthreads();
+  for (index_t first = 0; first < m.tokens; first += blockDim.x) {
+    index_t const t = first + threadIdx.x;
+    bool const bids = t < m.tokens && a.valid(blockIdx.x, t);
+    if (again && t < m.tokens) { m.complete[t] = m.target[t]; }
+    push_entry(bids, static_cast<std::uint32_t>(t), &shared.filled, m.active[0]);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) { m.control->open_phase(lifted < highest ? lifted : highest); }
+  __syncthreads();
+}
+
+// Between the rounds of the grid: phases, the end, and rounds with few bidders. A block a problem.
+template <class Score>
+__global__ void __launch_bounds__(auction_tail_threads, 1) auction_advance(device_auction<Score> a) {
+  __shared__ settle_storage shared;
+  __shared__ auction_step step;
+  __shared__ std::uint32_t touched[auction_tail_active];  // an active token touches one expert
+  __shared__ std::uint32_t touches;
+  auction_memory const m = a.memory.of(blockIdx.x);
+  auction_control* const control = m.control;
+  if (control->finished != 0) { return; }
+  __syncthreads();
+  if (threadIdx.x == 0 && control->in_grid != 0) {
+    control->in_grid = 0;
+    if (control->infeasible == 0) { control->end_round(); }
+  }
+  for (int round = 0; round < auction_tail_rounds;) {
+    __syncthreads();
+    if (threadIdx.x == 0) { step = control->next(a.divisor, a.most_rounds); }
+    __syncthreads();
+    if (step == auction_step::open_phase) {
+      auction_open_phase(a, m, shared);
+      continue;
+    }
+    if (step == auction_step::finish) {
+      if (threadIdx.x == 0) {
+        control->finished = 1;
+        atomicAdd(a.finished, 1U);
+      }
+      return;
+    }
+    if (control->active > auction_tail_active) {
+      if (threadIdx.x == 0) { control->in_grid = 1; }
+      return;
+    }
+    std::uint32_t const active = control->active;
+    std::uint32_t const* const entries = control->list == 0 ? m.active[0] : m.active[1];
+    for (std::uint32_t i = threadIdx.x / 32; i < active; i += auction_tail_threads / 32) { auction_bid(m, entries[i]); }
+    __syncthreads();
+    if (control->infeasible != 0) { continue; }
+    if (threadIdx.x == 0) { touches = 0; }
+    __syncthreads();
+    for (index_t e = threadIdx.x; e < m.experts; e += blockDim.x) {
+      if (m.count[e] != 0 || m.raised[e] != 0) { touched[atomicAdd(&touches, 1U)] = static_cast<std::uint32_t>(e); }
+    }
+    __syncthreads();
+    for (std::uint32_t i = 0; i < touches; ++i) { auction_settle(m, touched[i], shared); }
+    if (threadIdx.x == 0) { control->end_round(); }
+    ++round;
   }
 }
+
+// Prices in the unit of the scores, owners. A block a problem.
+template <class Score>
+__global__ void __launch_bounds__(auction_tail_threads) auction_publish(device_auction<Score> a) {
+  __shared__ kernels::select_storage storage;
+  index_t const problem = blockIdx.x;
+  auction_memory const m = a.memory.of(problem);
+  auction_control const& control = *m.control;
+  bool const solved = control.infeasible == 0;
+  std::uint32_t const* const answer = control.limited == 0 || control.rushed != 0 ? m.target : m.complete;
+  for (index_t t = threadIdx.x; t < m.tokens; t += blockDim.x) {
+    bool const owned = solved && a.valid(problem, t);
+    a.owner(problem * m.tokens + t, 0) = owned ? static_cast<expert_id>(answer[t]) : expert_id::none;
+  }
+  std::uint64_t least = ~std::uint64_t{0};
+  std::uint64_t top = 0;
+  for (index_t e = threadIdx.x; e < m.experts; e += blockDim.x) {
+    if (m.capacity[e] == 0) { continue; }
+    auto const price = static_cast<std::uint64_t>(m.price[e]);
+    least = price < least ? price : least;
+    top = price > top ? price : top;
+  }
+  kernels::block_extremes(least, top, storage);
+  auction_grid const grid = a.grid(control);
+  for (index_t e = threadIdx.x; e < m.experts; e += blockDim.x) {
+    double price = 0.0;
+    if (solved && control.valid > 0) {
+      price = m.capacity[e] != 0 ? price_in_scores(m.price[e] - static_cast<std::int64_t>(least), control, grid)
+                                 : idle_price(static_cast<std::int64_t>(top - least), control, grid);
+    }
+    m.final_price[e] = price;
+    if (a.prices != nullptr) { a.prices[problem * m.experts + e] = price; }
+  }
+}
+
+// Best value - price of each token, for the bound. A warp a row.
+template <class Score>
+__global__ void __launch_bounds__(auction_row_threads) auction_surplus(device_auction<Score> a) {
+  index_t const problem = blockIdx.y;
+  auction_memory const m = a.memory.of(problem);
+  for (index_t t = row_warp(); t < m.tokens; t += row_warps()) {
+    bool const valid = a.valid(problem, t);
+    Score const* const row = a.scores.row(problem * m.tokens + t);
+    double best = -std::numeric_limits<double>::infinity();
+    for (index_t e = threadIdx.x % 32; e < m.experts && valid; e += 32) {
+      float const score = auction_score(row[e]);
+      if (!is_candidate(score)) { continue; }
+      double const value = static_cast<double>(score) - m.final_price[e];
+      best = value > best ? value : best;
+    }
+    for (int distance = 16; distance > 0; distance /= 2) {
+      double const other = __shfl_xor_sync(auction_warp, best, distance);
+      best = other > best ? other : best;
+    }
+    if (threadIdx.x % 32 == 0) { m.surplus[t] = best > -std::numeric_limits<double>::infinity() ? best : 0.0; }
+  }
+}
+
+// Value, bound and the rest of the report, added up in the host's order. A block a problem.
+template <class Score>
+__global__ void __launch_bounds__(sum_lanes) auction_reports(device_auction<Score> a, assignment_report* reports) {
+  __shared__ double values[sum_lanes];
+  __shared__ double bounds[sum_lanes];
+  index_t const problem = blockIdx.x;
+  auction_memory const m = a.memory.of(problem);
+  auction_control const& control = *m.control;
+  std::uint32_t const* const answer = control.limited == 0 || control.rushed != 0 ? m.target : m.complete;
+  double value = 0.0;
+  double bound = 0.0;
+  for (index_t t = threadIdx.x; t < m.tokens; t += sum_lanes) {
+    if (control.infeasible == 0 && a.valid(problem, t)) {
+      value += static_cast<double>(auction_score(a.scores(problem * m.tokens + t, answer[t])));
+    }
+    bound += m.surplus[t];
+  }
+  for (index_t e = threadIdx.x; e < m.experts; e += sum_lanes) {
+    bound = fma(static_cast<double>(m.capacity[e]), m.final_price[e], bound);
+  }
+  values[threadIdx.x] = value;
+  bounds[threadIdx.x] = bound;
+  __syncthreads();
+  for (index_t width = sum_lanes / 2; width > 0; width /= 2) {
+    if (threadIdx.x < width) {
+      values[threadIdx.x] += values[threadIdx.x + width];
+      bounds[threadIdx.x] += bounds[threadIdx.x + width];
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) { reports[problem] = auction_report(control, values[0], bounds[0]); }
+}
+
+// Owners of a problem that is not solved.
+struct no_owners {
+  matrix_view<expert_id> owner;
+  FAIRLEAD_HD void operator()(index_t t) const {
+    for (index_t j = 0; j < owner.cols(); ++j) { owner(t, j) = expert_id::none; }
+  }
+};
+
 }  // namespace detail
 FAIRLEAD_NAMESPACE_END
