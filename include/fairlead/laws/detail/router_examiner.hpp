@@ -137,9 +137,10 @@ class router_examiner {
         router_.backward(on_, scores, context, out.view(), grad_weights.view(), grad_logits.view(), ws);
       }
       on_.wait();
+      if constexpr (batch_coupled<Router>) { return coupled_gradient(scores, context, out, grad_weights, grad_logits); }
       matrix<float> moved(tokens, columns);
       for (index_t e = 0; e < columns; ++e) {
-        // All tokens at once: rows of a causal router are independent.
+        // All tokens at once: the weights of a row depend on its own logits.
         double const step = 1.0 / 64.0;
         std::vector<double> loss[2];
         routing<> sides[2];
@@ -179,6 +180,45 @@ class router_examiner {
   }
 
  private:
+  // Weights may depend on the logits of other tokens: one logit at a time, and the loss of the whole batch.
+  [[nodiscard]] verdict coupled_gradient(matrix_view<float const> scores, route_context const& context,
+                                         routing<> const& out, matrix<float> const& grad_weights,
+                                         matrix<float> const& grad_logits) {
+    index_t const tokens = scores.rows(), columns = scores.cols();
+    constexpr float step = 1.0F / 64.0F;
+    matrix<float> moved(tokens, columns);
+    for (index_t t = 0; t < tokens; ++t) {
+      for (index_t c = 0; c < columns; ++c) { moved(t, c) = scores(t, c); }
+    }
+    for (index_t t = 0; t < tokens; ++t) {
+      for (index_t e = 0; e < columns; ++e) {
+        double loss[2] = {};
+        bool same = true;
+        for (int side = 0; side < 2; ++side) {
+          moved(t, e) = scores(t, e) + (side == 0 ? -step : step);
+          routing<> const there = ask(moved.view(), context, 0);
+          for (index_t row = 0; row < tokens; ++row) {
+            same = same && same_choice(there, out, row);
+            for (index_t j = 0; j < out.fan_out(); ++j) {
+              loss[side] +=
+                  static_cast<double>(grad_weights(row, j)) * static_cast<double>(there.view().weights(row, j));
+            }
+          }
+        }
+        moved(t, e) = scores(t, e);
+        auto const got = static_cast<double>(grad_logits(t, e));
+        if (context.token_mask[static_cast<std::size_t>(t)] == 0 && got != 0.0) {
+          return verdict::broken("a masked token has gradient zero [token ", t, ", column ", e, ", got ", got, ']');
+        }
+        double const want = (loss[1] - loss[0]) / (2.0 * static_cast<double>(step));
+        if (same && !(std::abs(got - want) <= 1e-3 * (1.0 + std::abs(want)))) {
+          return verdict::broken("the gradient equals central differences [token ", t, ", column ", e, ", got ", got,
+                                 ", differences ", want, ", seed ", problem_.seed, ']');
+        }
+      }
+    }
+    return {};
+  }
   [[nodiscard]] std::uint8_t bit(std::uint64_t stream, index_t index) const {
     return static_cast<std::uint8_t>(philox::draw(problem_.seed, stream, static_cast<std::uint64_t>(index))[0] & 1U);
   }
