@@ -128,13 +128,13 @@ set(FAIRLEAD_HEADERS_dispatch
     fairlead/dispatch/detail/row_kernels.hpp
     fairlead/dispatch/exchange.cuh
     fairlead/dispatch/exchange.hpp
-    fairlead/dispatch/groups.hpp
     fairlead/dispatch/identity_experts.hpp
     fairlead/dispatch/overflow.hpp
     fairlead/dispatch/padded_places.hpp
     fairlead/dispatch/rows.cuh
     fairlead/dispatch/rows.hpp
     fairlead/dispatch/service_order.hpp
+    fairlead/dispatch/token_groups.hpp
     fairlead/dispatch/wire_buffers.hpp)
 set(FAIRLEAD_HEADERS_exec
     fairlead/exec/cuda_stream.cuh

@@ -78,12 +78,12 @@
 #include <fairlead/dispatch/capacity.hpp>
 #include <fairlead/dispatch/deduplicated_exchange.hpp>
 #include <fairlead/dispatch/exchange.hpp>
-#include <fairlead/dispatch/groups.hpp>
 #include <fairlead/dispatch/identity_experts.hpp>
 #include <fairlead/dispatch/overflow.hpp>
 #include <fairlead/dispatch/padded_places.hpp>
 #include <fairlead/dispatch/rows.hpp>
 #include <fairlead/dispatch/service_order.hpp>
+#include <fairlead/dispatch/token_groups.hpp>
 #include <fairlead/dispatch/wire_buffers.hpp>
 #include <fairlead/exec/gemm_reference.hpp>
 #include <fairlead/exec/serial.hpp>

@@ -40,4 +40,11 @@ concept capacity_policy =
       { policy.places(size, size, size, size) } -> std::same_as<index_t>;
     };
 
+/// @brief Opt-in: `policy.closes(expert)` says that an expert has no places at all, whatever `places` says; all its copies
+/// are overflow.
+template <class Policy>
+concept closes_experts = requires(Policy const& policy, index_t expert) {
+  { policy.closes(expert) } -> std::same_as<bool>;
+};
+
 FAIRLEAD_NAMESPACE_END

@@ -30,8 +30,10 @@ struct admission {
   static_assert(capacity_policy<Capacity>, "the capacity must model fairlead::capacity_policy (dispatch/capacity.hpp)");
   static_assert(service_order<Order>, "the order must model fairlead::service_order (dispatch/service_order.hpp)");
   static_assert(overflow_policy<Overflow>, "the overflow action must model fairlead::overflow_policy (dispatch/overflow.hpp)");
-  static_assert(!Overflow::reassigns || Capacity::scope == capacity_scope::rank,
+  static_assert(!Overflow::reassigns || Capacity::scope == capacity_scope::rank || Capacity::scope == capacity_scope::none,
                 "an overflow action that reassigns copies decides on the source rank: use a capacity of scope rank");
+  static_assert(!Overflow::reassigns || !closes_experts<Capacity>,
+                "an overflow action that reassigns copies does not know closed experts: use identity or drop");
 
   static_assert(!(Overflow::keeps_own_row && Overflow::renormalises),
                 "an overflow action either returns the token or renormalises the other weights, not both");
@@ -103,6 +105,11 @@ struct admission {
           kept(rank, e) = static_cast<count_t>(taken);
           if (places != unlimited_places) { places -= taken; }
         }
+      }
+    }
+    if constexpr (closes_experts<Capacity>) {
+      for (index_t e = 0; e < experts; ++e) {
+        for (index_t rank = 0; rank < ranks && capacity.closes(e); ++rank) { kept(rank, e) = 0; }
       }
     }
   }

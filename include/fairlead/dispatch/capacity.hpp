@@ -103,12 +103,14 @@ static_assert(capacity_policy<deepspeed_capacity>);
 
 /// @brief Take fan_out * int(factor * ceil(tokens / experts)) copies of each source rank, rounded up to an alignment.
 ///
-/// At most `tokens` before the alignment. The framework's factors <= 0 (follow the largest load) need the loads: use
-/// `dropless`. Where ranks hold different numbers of tokens, pass the largest, so that all compute one capacity.
+/// At most `tokens` before the alignment. Factor 0 follows the largest load: no limit, as nothing is dropped. A negative
+/// factor -f follows the largest load up to the capacity of f, which drops the same copies as f. What a padded buffer
+/// then holds is `padded_places` (`dispatch/padded_places.hpp`). Where ranks hold different numbers of tokens, the
+/// framework takes the largest for all (inequivalent_tokens): a padded exchange needs one size; ragged ones do not.
 /// @source{Tutel, impls/fast_dispatch}
 struct tutel_capacity {
   static constexpr capacity_scope scope = capacity_scope::rank;  ///< each source rank for itself
-  double factor = 1.0;                                           ///< places in units of the mean load, > 0
+  double factor = 1.0;                                           ///< places in units of the mean load; see above for <= 0
   index_t alignment = 1;                                         ///< places are a multiple of it, >= 1
   /// @param tokens tokens of this source rank, >= 0
   /// @param experts all experts, >= 1
@@ -119,11 +121,11 @@ struct tutel_capacity {
   /// @complexity O(1)
   [[nodiscard]] constexpr index_t places(index_t tokens, index_t experts, index_t fan_out, index_t ranks) const {
     detail::expect_capacity_sizes(tokens, experts, fan_out, ranks);
-    FAIRLEAD_EXPECTS(factor > 0.0, "the factor must be positive: for a capacity that follows the load use dropless",
-                     factor);
+    FAIRLEAD_EXPECTS(factor == factor, "a capacity factor must be a number", factor);
     FAIRLEAD_EXPECTS(alignment >= 1, "the alignment must be positive", alignment);
+    if (factor == 0.0) { return unlimited_places; }
     index_t const mean = (tokens + experts - 1) / experts;
-    index_t const each = detail::whole_places(factor * static_cast<double>(mean));
+    index_t const each = detail::whole_places((factor < 0.0 ? -factor : factor) * static_cast<double>(mean));
     index_t const capacity = each >= tokens ? (fan_out == 0 ? 0 : tokens) : std::min(fan_out * each, tokens);
     return (capacity + alignment - 1) / alignment * alignment;
   }

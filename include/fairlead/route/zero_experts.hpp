@@ -15,7 +15,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// The zero experts are the last columns of the logits. They compete in selection and renormalisation, and get their
 /// part of the gradient; a slot that took one is written as none with weight 0, so that nothing is dispatched, placed or
 /// computed for it. To the layer there are `experts()` real experts. For experts that return the token itself
-/// (identity instead of zero) see `identity_experts` in `dispatch/capacity.hpp`.
+/// (identity instead of zero) see `dispatch/identity_experts.hpp`.
 /// Example: `zero_experts<top_k>{.router = {.experts = 72, .k = 8}, .zero = 8}` has 64 real experts.
 /// @tparam Router a router without state, over real and zero experts; host backends
 /// @source{vLLM, zero_expert_router; SGLang, layers/moe/topk}
