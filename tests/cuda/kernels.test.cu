@@ -13,6 +13,7 @@
 
 #include "cuda/support.cuh"
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -155,7 +156,8 @@ void compare_expert(Expert const& expert, double tolerance) {
 template <class Value, class Optimizer, class Backend>
 std::vector<Value> train(Optimizer const& optimizer, Backend const& on) {
   fl::parameter_layout layout;
-  layout.add("weights", 7, 50, 1.0).add("bias", 1, 13, 0.0, false);
+  layout.add("weights", 7, 50, 1.0).add("bias", 1, 13, 0.0, false).add("frozen", 3, 9, 1.0);
+  layout.freeze(2);
   auto values = upload(on, normals<Value>(layout.size(), 1));
   auto state = optimizer.template make_state<Value>(on, layout.size());
   for (std::int64_t step = 1; step <= 3; ++step) {
@@ -163,7 +165,10 @@ std::vector<Value> train(Optimizer const& optimizer, Backend const& on) {
     optimizer.update(on, layout, values.span(), gradients.span(), state, step);
     on.wait();
   }
-  return download(on, values);
+  auto const moved = download(on, values), start = normals<Value>(layout.size(), 1);
+  REQUIRE(std::equal(moved.begin() + layout[2].offset, moved.end(), start.begin() + layout[2].offset));
+  REQUIRE(!std::equal(moved.begin(), moved.begin() + layout[2].offset, start.begin()));
+  return moved;
 }
 
 }  // namespace
