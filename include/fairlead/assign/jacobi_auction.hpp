@@ -78,7 +78,7 @@ struct jacobi_auction {
     FAIRLEAD_EXPECTS(problem.tokens() < (index_t{1} << 31) && problem.experts() <= 65536, "too many tokens or experts",
                      problem.tokens(), problem.experts());
     assignment_report report;
-    if (problem.fan_out > 1 || (problem.fan_out == 1 && !problem.equality())) {
+    if (problem.fan_out > 1 || !problem.equality()) {
       report.status = status::unsupported;
       if (problem.tokens() > 0) { implementation<jacobi_auction, Backend>::clear(on, result.owner); }
       return report;
@@ -161,9 +161,6 @@ struct jacobi_auction {
   }
 };
 
-/// @brief On the grid: 2^-30 of the largest score for each token.
-template <>
-inline constexpr bool exact_solver<jacobi_auction> = true;
 /// @brief Pairs may be forbidden.
 template <>
 inline constexpr bool solves_forbidden<jacobi_auction> = true;
