@@ -30,7 +30,7 @@ struct options {
   std::vector<std::string> compositions;   ///< which to train; empty = all
   index_t seeds = 3;                       ///< runs of each composition
   index_t jobs = 2;                        ///< runs at the same time
-  index_t steps = 1200;                    ///< training steps of a run
+  index_t steps = 1500;                    ///< training steps of a run
   index_t snapshots = 60;                  ///< times that the routing of the followed tokens is taken
   index_t followed = 2048;                 ///< validation tokens whose routing is followed
   index_t batch = 1024;                    ///< tokens of a step
@@ -54,7 +54,7 @@ inline constexpr std::string_view usage =
   --compositions LIST  some of base_greedy,base_priced,stable_one,stable_two,switch,hash,quantile,exact_dual (all)
   --seeds N            runs of each composition (3)
   --jobs N             runs at the same time, a thread each (2)
-  --steps N            training steps of a run (1200)
+  --steps N            training steps of a run (1500)
   --snapshots N        times that the routing of the followed tokens is taken (60)
   --followed N         validation tokens whose routing is followed (2048)
   --experts N          experts of the layer (16)
