@@ -226,10 +226,12 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/distilled_gate.hpp
     fairlead/route/expert_choice.hpp
     fairlead/route/expert_count.hpp
+    fairlead/route/fixed_choice.cuh
     fairlead/route/fixed_choice.hpp
     fairlead/route/forced_choice.hpp
     fairlead/route/forced_logits.hpp
     fairlead/route/frozen_bias.hpp
+    fairlead/route/gshard_top_2.cuh
     fairlead/route/gshard_top_2.hpp
     fairlead/route/hash_tables.hpp
     fairlead/route/input_noise.hpp

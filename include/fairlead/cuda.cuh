@@ -25,5 +25,7 @@
 #include <fairlead/optim/adamw.cuh>
 #include <fairlead/optim/sgd.cuh>
 #include <fairlead/route/biased_token_choice.cuh>
+#include <fairlead/route/fixed_choice.cuh>
+#include <fairlead/route/gshard_top_2.cuh>
 #include <fairlead/route/token_choice.cuh>
 #include <fairlead/route/top_k.cuh>

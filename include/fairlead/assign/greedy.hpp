@@ -26,7 +26,7 @@ struct greedy_argmax {
   /// @param fan_out experts a token
   /// @returns bytes
   [[nodiscard]] static constexpr std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) noexcept {
-    return detail::working_bytes(tokens, fan_out) + fairlead::workspace_bytes<double>(experts);
+    return detail::rounding::working_bytes(tokens, fan_out) + fairlead::workspace_bytes<double>(experts);
   }
 
   /// @brief Choose.
@@ -43,19 +43,19 @@ struct greedy_argmax {
                           workspace& ws) const {
     check_assignment(problem, result);
     workspace::scope const scope(ws);
-    std::span<double const> const zeros = detail::take_prices(problem, false, ws);
-    detail::hand_out(zeros, result);
+    std::span<double const> const zeros = detail::rounding::take_prices(problem, false, ws);
+    detail::rounding::hand_out(zeros, result);
     assignment_report report;
     report.scans = 1;
-    detail::choose_best(on, problem, zeros, result.owner, ws);
+    detail::rounding::choose_best(on, problem, zeros, result.owner, ws);
     for (index_t t = 0; t < problem.tokens() && problem.fan_out > 0; ++t) {
       // Too few usable experts leave the last place empty.
-      if (detail::token_counts(problem, t) && result.owner(t, problem.fan_out - 1) == expert_id::none) {
-        detail::end_without(report, status::infeasible, result);
+      if (detail::rounding::token_counts(problem, t) && result.owner(t, problem.fan_out - 1) == expert_id::none) {
+        detail::rounding::end_without(report, status::infeasible, result);
         return report;
       }
     }
-    report.value = detail::settle(on, problem, zeros, result.owner, ws);
+    report.value = detail::rounding::settle(on, problem, zeros, result.owner, ws);
     report.bound = report.value;
     return report;
   }
@@ -88,8 +88,8 @@ struct greedy_repair {
   /// @param fan_out experts a token
   /// @returns bytes
   [[nodiscard]] static constexpr std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) noexcept {
-    return detail::working_bytes(tokens, fan_out) + fairlead::workspace_bytes<double>(experts) +
-           detail::completion<float>::bytes(tokens, experts, fan_out);
+    return detail::rounding::working_bytes(tokens, fan_out) + fairlead::workspace_bytes<double>(experts) +
+           detail::rounding::completion<float>::bytes(tokens, experts, fan_out);
   }
 
   /// @brief Choose, then repair.
@@ -108,10 +108,10 @@ struct greedy_repair {
                           workspace& ws) const {
     check_assignment(problem, result);
     workspace::scope const scope(ws);
-    std::span<double> const prices = detail::take_prices(problem, true, ws);
+    std::span<double> const prices = detail::rounding::take_prices(problem, true, ws);
     assignment_report report;
-    detail::price_closed_experts(problem, prices, ws);
-    return detail::assign_by_prices(on, problem, prices, result, report, ws);
+    detail::rounding::price_closed_experts(problem, prices, ws);
+    return detail::rounding::assign_by_prices(on, problem, prices, result, report, ws);
   }
 };
 /// Takes any fan-out.

@@ -15,7 +15,7 @@
 #include <utility>
 
 FAIRLEAD_NAMESPACE_BEGIN
-namespace detail {
+namespace detail::rounding {
 
 /// A pair in the order of all pairs: score descending, token ascending, expert ascending.
 struct scored_pair {
@@ -53,7 +53,7 @@ template <host_backend Backend, class Score>
          completion<float>::bytes(tokens, experts, fan_out);
 }
 
-}  // namespace detail
+}  // namespace detail::rounding
 
 /// @brief Take pairs by descending score, as long as the token has a free choice and the expert has room.
 ///
@@ -68,7 +68,7 @@ struct greedy_edge_sort {
   /// @param fan_out experts a token
   /// @returns bytes
   [[nodiscard]] static constexpr std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) noexcept {
-    return detail::greedy_order_bytes(tokens, experts, fan_out);
+    return detail::rounding::greedy_order_bytes(tokens, experts, fan_out);
   }
 
   /// @brief Take pairs in order.
@@ -86,25 +86,25 @@ struct greedy_edge_sort {
                           workspace& ws) const {
     check_assignment(problem, result);
     workspace::scope const scope(ws);
-    detail::clear_owner(result.owner);
+    detail::rounding::clear_owner(result.owner);
     std::span<index_t> const room = ws.take<index_t>(problem.experts());
-    detail::open_experts open{ws.take<std::int32_t>(problem.experts()), 0};
+    detail::rounding::open_experts open{ws.take<std::int32_t>(problem.experts()), 0};
     for (index_t e = 0; e < problem.experts(); ++e) {
       room[static_cast<std::size_t>(e)] = problem.upper[static_cast<std::size_t>(e)];
       if (room[static_cast<std::size_t>(e)] > 0) { open.add(e); }
     }
-    auto const heap = ws.take<detail::scored_pair>(problem.tokens());
+    auto const heap = ws.take<detail::rounding::scored_pair>(problem.tokens());
     auto const first = heap.begin();
     auto last = first;
     for (index_t t = 0; t < problem.tokens() && problem.fan_out > 0; ++t) {
-      if (detail::token_counts(problem, t) && best_open(problem, result.owner, open, t, *last)) { ++last; }
+      if (detail::rounding::token_counts(problem, t) && best_open(problem, result.owner, open, t, *last)) { ++last; }
     }
     std::make_heap(first, last);
     assignment_report report;
     report.scans = 1;
     while (first != last) {
       std::pop_heap(first, last);
-      detail::scored_pair const next = *--last;
+      detail::rounding::scored_pair const next = *--last;
       auto const e = static_cast<std::size_t>(next.expert);
       if (room[e] > 0) {
         expert_id* const row = result.owner.row(next.token);
@@ -115,19 +115,19 @@ struct greedy_edge_sort {
       }
       if (best_open(problem, result.owner, open, next.token, *last)) { std::push_heap(first, ++last); }
     }
-    return detail::complete_without_prices(on, problem, result, report, ws);
+    return detail::rounding::complete_without_prices(on, problem, result, report, ws);
   }
 
  private:
   template <class Score>
   [[nodiscard]] static bool best_open(assignment_problem<Score> const& problem, matrix_view<expert_id> owner,
-                                      detail::open_experts const& open, index_t token, detail::scored_pair& found) {
+                                      detail::rounding::open_experts const& open, index_t token, detail::rounding::scored_pair& found) {
     Score const* const scores = problem.scores.row(token);
-    double best = detail::unusable;
+    double best = detail::rounding::unusable;
     std::int32_t expert = -1;
     for (std::int32_t const e : open.view()) {
       double const score = assignable(scores[e]);
-      if (score > best && !detail::holds(owner.row(token), problem.fan_out, e)) {
+      if (score > best && !detail::rounding::holds(owner.row(token), problem.fan_out, e)) {
         best = score;
         expert = e;
       }
@@ -162,7 +162,7 @@ struct greedy_expert_order {
   /// @param fan_out experts a token
   /// @returns bytes
   [[nodiscard]] static constexpr std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) noexcept {
-    return detail::greedy_order_bytes(tokens, experts, fan_out);
+    return detail::rounding::greedy_order_bytes(tokens, experts, fan_out);
   }
 
   /// @brief Draw an order of the experts.
@@ -191,19 +191,19 @@ struct greedy_expert_order {
                           workspace& ws) const {
     check_assignment(problem, result);
     workspace::scope const scope(ws);
-    detail::clear_owner(result.owner);
+    detail::rounding::clear_owner(result.owner);
     std::span<std::int32_t> const order = ws.take<std::int32_t>(problem.experts());
     draw_order(order);
-    auto const pairs = ws.take<detail::scored_pair>(problem.tokens());
+    auto const pairs = ws.take<detail::rounding::scored_pair>(problem.tokens());
     assignment_report report;
     report.scans = 1;
     for (std::int32_t const expert : order) {
       auto const first = pairs.begin();
       auto last = first;
       for (index_t t = 0; t < problem.tokens() && problem.fan_out > 0; ++t) {
-        if (!detail::token_counts(problem, t) || result.owner(t, problem.fan_out - 1) != expert_id::none) { continue; }
+        if (!detail::rounding::token_counts(problem, t) || result.owner(t, problem.fan_out - 1) != expert_id::none) { continue; }
         double const score = assignable(problem.scores(t, expert));
-        if (score > detail::unusable) { *last++ = {score, static_cast<std::int32_t>(t), expert}; }
+        if (score > detail::rounding::unusable) { *last++ = {score, static_cast<std::int32_t>(t), expert}; }
       }
       index_t const most = problem.upper[static_cast<std::size_t>(expert)];
       if (most < last - first) {
@@ -216,7 +216,7 @@ struct greedy_expert_order {
       }
       report.iterations += last - first;
     }
-    return detail::complete_without_prices(on, problem, result, report, ws);
+    return detail::rounding::complete_without_prices(on, problem, result, report, ws);
   }
 };
 /// Takes any fan-out.

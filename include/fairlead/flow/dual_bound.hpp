@@ -61,7 +61,7 @@ struct dual_run {
 /// @brief Evaluate the dual function: an upper bound on the value of every assignment, for any finite prices.
 ///
 /// `sum over tokens of the fan_out best score - price, plus sum over experts of upper * max(price, 0) + lower *
-/// min(price, 0)`. With equality capacities the second sum is `capacity * price`, and a common shift of the prices
+/// min(price, 0)`, where upper capacities beyond the number of valid tokens count as that number. With equality capacities the second sum is `capacity * price`, and a common shift of the prices
 /// changes nothing as long as the capacities sum to valid tokens x fan_out.
 /// @tparam Backend a model of `host_backend`
 /// @param on backend
@@ -85,8 +85,10 @@ template <host_backend Backend, class Score>
   on.for_each(runs, rows);
   double bound = 0.0;
   for (double const sum : rows.sums) { bound += sum; }
+  index_t const tokens = problem.valid_tokens();
   for (std::size_t e = 0; e < prices.size(); ++e) {
-    double const copies = static_cast<double>(prices[e] > 0.0 ? problem.upper[e] : problem.lower[e]);
+    // No expert takes more copies than there are tokens.
+    double const copies = static_cast<double>(prices[e] > 0.0 ? std::min(problem.upper[e], tokens) : problem.lower[e]);
     bound += copies == 0.0 ? 0.0 : copies * prices[e];
   }
   return bound;

@@ -11,7 +11,7 @@
 #include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
-namespace detail {
+namespace detail::rounding {
 
 /// Experts that have room, ascending.
 struct open_experts {
@@ -277,5 +277,5 @@ template <host_backend Backend, class Score>
   return complete_with_prices(on, problem, prices, result, report, ws);
 }
 
-}  // namespace detail
+}  // namespace detail::rounding
 FAIRLEAD_NAMESPACE_END

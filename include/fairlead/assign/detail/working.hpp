@@ -14,7 +14,8 @@
 #include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
-namespace detail {
+/// Of the solvers that choose by prices and repair.
+namespace detail::rounding {
 
 inline constexpr double unusable = -std::numeric_limits<double>::infinity();
 
@@ -206,5 +207,5 @@ void price_closed_experts(assignment_problem<Score> const& problem, std::span<do
   }
 }
 
-}  // namespace detail
+}  // namespace detail::rounding
 FAIRLEAD_NAMESPACE_END

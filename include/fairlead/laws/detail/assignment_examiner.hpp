@@ -246,7 +246,8 @@ class assignment_examiner {
                                   std::vector<index_t> const& load, double one, double all,
                                   Broken const& broken) const {
     if (std::fabs(answer.report.bound - answer.report.value) > all) {
-      return broken("the bound proves an exact value: ", answer.report.value, ", bound ", answer.report.bound);
+      return broken("the bound proves an exact value: ", answer.report.value, ", bound higher by ",
+                    answer.report.bound - answer.report.value);
     }
     for (index_t t = 0; t < problem.tokens(); ++t) {
       if (!is_valid(problem, t) || problem.fan_out == 0) { continue; }
@@ -265,7 +266,7 @@ class assignment_examiner {
     }
     for (std::size_t e = 0; e < load.size(); ++e) {
       bool const equality = problem.lower[e] == problem.upper[e];
-      if (!equality && ((answer.prices[e] > one && load[e] < problem.upper[e]) ||
+      if (!equality && ((answer.prices[e] > one && load[e] < std::min(problem.upper[e], problem.valid_tokens())) ||
                         (answer.prices[e] < -one && load[e] > problem.lower[e]))) {
         return broken("a price above 0 belongs to a full expert, one below 0 to an expert at its lower capacity: ", e);
       }
@@ -450,6 +451,7 @@ class assignment_examiner {
                            : number % 4 == 2 ? workload::adversarial::duplicate_rows
                                              : workload::adversarial::bfloat16_quantised;
       owned_problem<float> made = draw(2000 + number, tokens, experts, fan_out, pattern);
+      for (float& score : made.scores.span()) { score = std::round(256.0F * score) / 256.0F; }  // sums stay exact
       bool const equality = !solves_bounds<Solver> || number % 2 == 0;
       limit(made, number, 0, equality ? 0 : 1);
       solved answer;
@@ -457,16 +459,14 @@ class assignment_examiner {
       double const value = answer.report.value;
       auto const copies = static_cast<double>(tokens * fan_out);
 
-      owned_problem<float> changed = made;  // 16ths survive the sum without rounding
+      owned_problem<float> changed = made;
       double shift = 0.0;
       for (index_t t = 0; t < tokens; ++t) {
         float const constant = static_cast<float>(below(8, 1000 * number + static_cast<std::uint64_t>(t), 64)) / 4.0F;
         shift += static_cast<double>(constant) * static_cast<double>(fan_out);
         for (index_t e = 0; e < experts; ++e) { changed.scores(t, e) += constant; }
       }
-      // fp32 sums may round: relative to the largest score.
-      double const rounding = 32.0 * (1.0 + 0x1p-23 / options_.tolerance);
-      if (verdict v = expect_value(changed, value + shift, rounding, "a constant on a row moves the value by itself"); !v) { return v; }
+      if (verdict v = expect_value(changed, value + shift, 32.0, "a constant on a row moves the value by itself"); !v) { return v; }
       if (equality) {
         changed = made;
         shift = 0.0;
@@ -475,7 +475,7 @@ class assignment_examiner {
           shift += static_cast<double>(constant) * static_cast<double>(made.upper[static_cast<std::size_t>(e)]);
           for (index_t t = 0; t < tokens; ++t) { changed.scores(t, e) += constant; }
         }
-        if (verdict v = expect_value(changed, value + shift, rounding, "a constant on a column moves the value by itself"); !v) { return v; }
+        if (verdict v = expect_value(changed, value + shift, 32.0, "a constant on a column moves the value by itself"); !v) { return v; }
       }
       changed = made;
       for (float& score : changed.scores.span()) { score *= 8.0F; }
@@ -509,6 +509,7 @@ class assignment_examiner {
         owned_problem<float> wide = draw(3000 + number, number % 2 == 0 ? 6 : options_.tokens, number % 2 == 0 ? 3 : options_.experts,
                                          1, number % 3 == 0 ? workload::adversarial::positive_infinity
                                                             : workload::adversarial::bfloat16_quantised);
+        for (float& score : wide.scores.span()) { score = bfloat16(score); }
         limit(wide, number, 0, 0);
         owned_problem<bfloat16> narrow;
         narrow.name = "bfloat16, " + wide.name;
@@ -521,7 +522,6 @@ class assignment_examiner {
         narrow.upper = wide.upper;
         solved answer;
         if (verdict v = examine(narrow, number % 2 == 0, &answer); !v) { return v; }
-        if (number % 3 == 0) { continue; }
         solved const reference = solve(on_, wide, std::byte{0}, 0);
         if (!same(answer, reference)) {
           return verdict::broken("assignment_solver: equal numbers give equal results in float and bfloat16 (seed ",

@@ -22,8 +22,7 @@ template <class Score>
 [[nodiscard]] double pair_value(Score score) {
   auto const value = static_cast<double>(static_cast<float>(score));
   if (std::isnan(value)) { return no_value; }
-  double const largest = sizeof(Score) == 2 ? std::ldexp(255.0, 120) : static_cast<double>(std::numeric_limits<float>::max());
-  return std::min(value, largest);
+  return std::min(value, static_cast<double>(std::numeric_limits<float>::max()));
 }
 
 template <class Score>
@@ -133,7 +132,7 @@ template <class Score>
   return true;
 }
 
-/// @returns the dual function at the prices
+/// @returns the dual function at the prices; capacities beyond the number of tokens count as that number
 template <class Score>
 [[nodiscard]] double dual_value(assignment_problem<Score> const& problem, std::span<double const> prices) {
   double sum = 0.0;
@@ -148,7 +147,7 @@ template <class Score>
     for (std::size_t j = 0; j < static_cast<std::size_t>(problem.fan_out); ++j) { sum += keys[j]; }
   }
   for (std::size_t e = 0; e < prices.size(); ++e) {
-    sum += static_cast<double>(problem.upper[e]) * std::max(prices[e], 0.0);
+    sum += static_cast<double>(std::min(problem.upper[e], problem.valid_tokens())) * std::max(prices[e], 0.0);
     sum += static_cast<double>(problem.lower[e]) * std::min(prices[e], 0.0);
   }
   return sum;
