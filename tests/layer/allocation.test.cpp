@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // After warm-up a training step allocates nothing, however the loads change inside the limits. Every form of operator
 // new of this program counts while a switch is on; the switch turns while all ranks stand at a barrier.
+#include <fairlead/balance/distillation_loss.hpp>
 #include <fairlead/balance/load_balance_loss.hpp>
+#include <fairlead/balance/over_under_loss.hpp>
 #include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/balance/signals.hpp>
 #include <fairlead/balance/z_loss.hpp>
@@ -14,6 +16,8 @@
 #include <fairlead/layer/moe_layer.hpp>
 #include <fairlead/optim/adamw.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
+#include <fairlead/route/distilled_gate.hpp>
+#include <fairlead/route/two_stage.hpp>
 #include <fairlead/route/linear_gate.hpp>
 #include <fairlead/route/top_k.hpp>
 #ifdef _OPENMP
@@ -74,7 +78,7 @@ using fl::index_t;
 
 namespace {
 
-constexpr index_t width = 8, experts = 6, most_tokens = 40;
+constexpr index_t width = 8, experts = 6, most_tokens = 40, vocabulary = 30;
 constexpr index_t warm_up = 2, steps = 10;
 
 // What a rank saw in the counted steps.
@@ -99,6 +103,7 @@ findings train(Layer const& layer, Backend const& on, Comm comm, index_t max_row
     moments.push_back(optimizer.template make_state<float>(on, static_cast<index_t>(p.values.size())));
   });
   fl::matrix<float> tokens(most_tokens, width), output(most_tokens, width), grad(most_tokens, width), grad_tokens(most_tokens, width);
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(most_tokens));
   long before = 0;
   for (index_t step = 0; step < warm_up + steps; ++step) {
     if (step == warm_up) {
@@ -114,6 +119,7 @@ findings train(Layer const& layer, Backend const& on, Comm comm, index_t max_row
     bool const skewed = step >= warm_up && step % 2 == 1;
     index_t const wanted = step % experts;
     for (index_t t = 0; t < count; ++t) {
+      ids[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(skewed ? wanted : (t + step) % vocabulary);
       for (index_t c = 0; c < width; ++c) {
         auto const at = static_cast<std::uint64_t>((step * most_tokens + t) * width + c);
         auto const noise = static_cast<float>(fl::philox::normal(5, static_cast<std::uint64_t>(comm.rank()), at));
@@ -121,7 +127,9 @@ findings train(Layer const& layer, Backend const& on, Comm comm, index_t max_row
         grad(t, c) = noise * 0.01F;
       }
     }
-    auto const report = layer.forward(state, std::as_const(tokens).view().rows(0, count), output.view().rows(0, count), record);
+    auto context = layer.default_context(state, fl::phase::train);
+    context.token_ids = std::span<std::int32_t const>(ids).first(static_cast<std::size_t>(count));
+    auto const report = layer.forward(state, std::as_const(tokens).view().rows(0, count), output.view().rows(0, count), record, context);
     layer.backward(state, record, std::as_const(grad).view().rows(0, count), grad_tokens.view().rows(0, count));
     layer.reduce_gradients(state);
     std::size_t array = 0;
@@ -166,6 +174,16 @@ auto with_bias(Dispatcher dispatcher) {
                        .router = fl::with_controller<fl::sigmoid_bias_top_k, fl::sign_bias>{.experts = experts, .k = 3, .controller = {.step = 0.01F}},
                        .dispatcher = dispatcher,
                        .expert = fl::gated_ffn<float>{.width = width, .hidden = 6}};
+}
+
+// Two stages; the switch comes in the middle of what is measured.
+template <class Features>
+auto in_two_stages(Features features) {
+  std::uint64_t const turn = warm_up + steps / 2;
+  return fl::moe_layer{.gate = fl::distilled_gate<Features>{.backbone = {.width = width, .experts = experts}, .features = features, .switch_step = turn},
+                       .router = fl::two_stage<>{.first = {.experts = experts}, .switch_step = turn},
+                       .signal = fl::all_of(fl::over_under_loss{.switch_step = turn}, fl::distillation_loss{.switch_step = turn}),
+                       .expert = fl::dense_ffn<float>{.width = width, .hidden = 10}};
 }
 
 template <class Layer, class Backend>
@@ -255,6 +273,11 @@ TEST_CASE("A training step with a stateful router and capacity allocates nothing
 TEST_CASE("A training step with a deduplicated exchange allocates nothing after warm-up") {
   allocates_nothing(with_losses(fl::deduplicated_exchange<>{}), fl::serial{}, {2, 4});
   allocates_nothing(with_bias(fl::deduplicated_exchange<limited>{.capacity = {.count = 9}}), fl::serial{}, {2, 4});
+}
+
+TEST_CASE("A training step of either stage of two-stage routing allocates nothing after warm-up") {
+  allocates_nothing(in_two_stages(fl::token_embedding{.vocabulary = vocabulary}), fl::serial{}, {2});
+  allocates_nothing(in_two_stages(fl::convolution_embedding{.vocabulary = vocabulary, .width = 8, .sequence_length = 3}), fl::serial{}, {2});
 }
 
 #ifdef _OPENMP

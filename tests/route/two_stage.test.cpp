@@ -151,8 +151,8 @@ TEST_CASE("the weight is the sigmoid of the backbone score of the chosen expert 
   auto const sigmoid = [](double x) { return 1.0 / (1.0 + std::exp(-x)); };
   for (std::uint64_t const step : {std::uint64_t{0}, std::uint64_t{1}}) {
     CAPTURE(step);
-    std::vector<double> const scores = step == 0 ? std::vector<double>{2.0, -1.0, 1.0} : std::vector<double>{1.0, -2.0, -INFINITY};
-    std::vector<int> const ids = step == 0 ? std::vector<int>{1, 0, 1} : std::vector<int>{0, 1, 0};
+    std::vector<double> const scores = step == 0 ? std::vector<double>{2.0, -1.0, 1.0} : std::vector<double>{1.0, -2.0, 1.0};
+    std::vector<int> const ids = step == 0 ? std::vector<int>{1, 0, 1} : std::vector<int>{0, 1, 1};
     fl::route_context const context{.step = step};
     auto const got = ask(router, logits, context);
     CHECK(got.experts == ids);
@@ -387,4 +387,11 @@ TEST_CASE("a gate refuses ids that are missing or outside its vocabulary") {
   CHECK_THROWS_AS(forward({0, 3}), fl::contract_violation);
   CHECK_THROWS_AS(forward({-1, 0}), fl::contract_violation);
 #endif
+}
+
+TEST_CASE("two_stage keeps the laws when the kit makes both halves by itself") {
+  for (std::uint64_t const switch_step : {std::uint64_t{5}, std::uint64_t{6}}) {
+    CAPTURE(switch_step);
+    CHECK(fl::laws::check_router(fl::two_stage<>{.first = {.experts = 7}, .switch_step = switch_step}, {.tokens = 37, .seed = 3, .by_score = false}));
+  }
 }

@@ -19,7 +19,7 @@ enum class stage_evaluation {
 };
 
 namespace detail {
-/// The weight of a chosen expert: sigmoid of its backbone score, NaN as -inf, +inf as the largest number.
+/// The weight of a chosen expert: sigmoid of its backbone score, +inf as the largest number.
 [[nodiscard]] inline float backbone_weight(float score) noexcept { return numeric::sigmoid(clean_logit(score)); }
 
 /// Run a row function over blocks of rows: a thread's worth of work, whatever the number of threads.
@@ -56,7 +56,7 @@ struct best_light_score {
     if (context.token_mask.empty() || context.token_mask[static_cast<std::size_t>(t)] != 0) {
       for (index_t e = 0; e < light.cols(); ++e) {
         bool const allowed = context.expert_mask.empty() || context.expert_mask[static_cast<std::size_t>(e)] != 0;
-        if (!allowed || !is_candidate(light(t, e))) { continue; }
+        if (!allowed || !is_candidate(light(t, e)) || !is_candidate(backbone(t, e))) { continue; }
         if (best < 0 || light(t, e) > light(t, best)) { best = e; }  // equal scores: the lower id stays
       }
     }
@@ -91,9 +91,10 @@ struct backbone_weight_gradient {
 /// are replaced. If it has state, so has this router, and learns as it does (the light stage teaches it nothing).
 ///
 /// Deviations: the published code re-computes the arg-max for its balance loss; here `over_under_loss` reads what was
-/// routed. In a light stage a backbone score of NaN gives the weight 0; the choice does not depend on it.
+/// routed. An expert whose backbone score is NaN or -inf is never chosen, in the light stage either; else the choice there
+/// does not depend on the backbone.
 /// @tparam First router of the first stage, one expert a token (`router_on`)
-/// @determinism ids of the second stage depend on the light scores alone
+/// @determinism ids of the second stage depend on the light scores alone, where backbone scores are numbers
 /// @source{StableMoE, sections 3.2 and 3.3; routing section 5}
 template <class First = top_k_sigmoid>
 struct two_stage {
