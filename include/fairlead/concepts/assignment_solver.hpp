@@ -2,6 +2,7 @@
 #pragma once
 /// @file
 /// @brief The concept of something that assigns tokens to experts under capacities.
+#include <fairlead/concepts/communicator.hpp>
 #include <fairlead/concepts/execution_backend.hpp>
 #include <fairlead/core/assignment.hpp>
 #include <fairlead/core/workspace.hpp>
@@ -57,5 +58,29 @@ inline constexpr bool has_prices = false;
 /// @brief Stated: `ok` means that no capacity is exceeded; false for rules that only aim at balance.
 template <class Solver>
 inline constexpr bool keeps_capacity = true;
+
+/// @brief What a solver over ranks says: every rank the same.
+struct distributed_assignment_report : assignment_report {
+  index_t messages = 0;         ///< collectives that were started
+  index_t message_numbers = 0;  ///< 64-bit numbers that a rank put into them, all messages together
+};
+
+/// @brief Solves one assignment problem whose rows are spread over the ranks of a communicator.
+///
+/// Required of a model `solver`:
+/// - `solver.solve(on, comm, problem, result, ws)`: scores, mask and owners are those of this rank's rows; fan_out,
+///   capacities, warm prices and the prices that come out are those of the whole problem, equal on every rank. Status
+///   and the statements of capability mean what they mean elsewhere, about the gathered problem. Collective.
+/// - `solver.workspace_bytes(tokens, experts, fan_out, ranks)`: scratch of one rank.
+/// - Scores stay on their rank: a message holds O(experts) numbers.
+/// @tparam Score `float` or `bfloat16`
+template <class Solver, class Backend, class Comm, class Score = float>
+concept distributed_assignment_solver_on =
+    communicator<Comm> && execution_backend<Backend> &&
+    requires(Solver const& solver, Backend const& on, Comm& comm, assignment_problem<Score> const& problem,
+             assignment_result const& result, workspace& ws, index_t size) {
+      { solver.workspace_bytes(size, size, size, size) } -> std::convertible_to<std::size_t>;
+      { solver.solve(on, comm, problem, result, ws) } -> std::same_as<distributed_assignment_report>;
+    };
 
 FAIRLEAD_NAMESPACE_END
