@@ -202,6 +202,23 @@ TEST_CASE("Frozen prices make evaluation of the same kind of tokens nearly even,
   }
 }
 
+TEST_CASE("A saved state routes on as the one that it was saved from") {
+  priced const router{.experts = 4};
+  auto state = router.make_state(), loaded = router.make_state();
+  fl::alone comm;
+  auto const logits = scores(32, 4, 0.8, 3);
+  auto const made = route(router, logits.view(), state, {});
+  router.observe(fl::serial{}, comm, made.loads, state);
+  std::vector<std::byte> bytes(fl::saved_bytes(state));
+  fl::save_state(state, bytes);
+  fl::load_state(loaded, bytes);
+  CHECK(loaded.frozen == state.frozen);
+  CHECK(loaded.warm == state.warm);
+  CHECK(loaded.batches == 1);
+  auto other = fl::balanced_choice<small::exact_solver>{.experts = 5}.make_state();
+  CHECK_THROWS_AS(fl::load_state(other, bytes), fl::contract_violation);
+}
+
 TEST_CASE("Every rank publishes the same prices: the mean weighted by tokens, and one without tokens counts nothing") {
   priced const router{.experts = 4, .evaluation = {.keep = 0.0}};
   fl::inproc::world world{3};

@@ -30,8 +30,8 @@ struct shuffled_record {
   buffer<value_type> tokens{};         ///< rows the layer saw. @shape{plan.received x input width}
   buffer<value_type> outputs{};        ///< its outputs, in backward their gradients. @shape{plan.received x output width}
   buffer<value_type> grad_tokens{};    ///< gradients of `tokens`
-  buffer<std::uint8_t> own_mask{}, token_mask{};   ///< masks of both sides; empty if no rank masks
-  buffer<std::int32_t> own_ids{}, token_ids{};     ///< token ids of both sides; empty if no rank has some
+  buffer<std::uint8_t> own_mask{}, token_mask{};   ///< masks of both sides
+  buffer<std::int32_t> own_ids{}, token_ids{};     ///< token ids of both sides
 };
 
 /// @brief A layer that sees, on each rank, a random sample of the tokens of all ranks.
@@ -95,8 +95,7 @@ struct shuffled {
   /// @returns what the layer said; the rows of the exchanges here are not in it
   /// @throws contract_violation (level 1) if some ranks with tokens give ids or masks and others do not
   /// @collective all ranks
-  /// @complexity that of the layer, two exchanges of rows, O(tokens) random numbers; allocates as the layer does, and for
-  /// masks or ids the first time that they come
+  /// @complexity that of the layer, two exchanges of rows, O(tokens) random numbers; allocates only as the layer does
   /// @determinism the permutation follows (context.seed, context.step, context.first_token, rank): recomputation repeats it
   template <class Backend, class Comm>
   step_report forward(state_type<Backend, Comm>& state, matrix_view<value_type const> tokens,

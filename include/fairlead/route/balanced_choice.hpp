@@ -4,6 +4,7 @@
 /// @brief Balanced assignment as a router: every expert takes the same number of tokens in training.
 #include <fairlead/concepts/assignment_solver.hpp>
 #include <fairlead/concepts/communicator.hpp>
+#include <fairlead/core/saved_state.hpp>
 #include <fairlead/route/detail/balanced_text.hpp>
 #include <fairlead/route/token_choice.hpp>
 
@@ -41,7 +42,19 @@ struct balanced_prices {
   fairlead::status last_status = fairlead::status::ok;  ///< how the last solve of this rank in training ended
   /// Sums of this rank since the last `observe`: tokens x price, tokens, fallbacks, unproved. @shape{experts + 3}
   std::vector<double> pending;
+
+  /// @brief Visit what is saved, in a fixed order (`save_state`, `load_state`); between global batches.
+  template <class Self, class Function>
+  static void each_array(Self& self, Function&& f) {
+    f(std::span(self.frozen));
+    f(std::span(self.warm));
+    f(std::span(&self.batches, 1));
+    f(std::span(&self.fallbacks, 1));
+    f(std::span(&self.unproved, 1));
+    f(std::span(self.pending));
+  }
 };
+static_assert(has_state_arrays<balanced_prices>);
 
 /// @brief Assign the tokens of a rank so that experts get equal loads and the sum of their logits is largest; weigh each
 /// token by the sigmoid of its logit.

@@ -58,6 +58,10 @@ void reserve_shuffle(Layer const& layer, State const& state, Record& record) {
   record.tokens.resize(tokens * in);
   record.outputs.resize(tokens * out);
   record.grad_tokens.resize(tokens * in);
+  record.own_mask.resize(tokens);
+  record.token_mask.resize(tokens);
+  record.own_ids.resize(tokens);
+  record.token_ids.resize(tokens);
 }
 
 template <class State, class Value>
