@@ -6,6 +6,7 @@
 #include <fairlead/core/order.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -52,7 +53,7 @@ struct exact_solver {
     for (index_t t = 0; t < tokens; ++t) {  // the k experts with most places left: always works out
       if (!valid(t)) { continue; }
       std::iota(order.begin(), order.end(), index_t{0});
-      std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) { return left[at(a)] > left[at(b)]; });
+      std::sort(order.begin(), order.end(), [&](index_t a, index_t b) { return left[at(a)] != left[at(b)] ? left[at(a)] > left[at(b)] : a < b; });
       for (index_t j = 0; j < k; ++j) {
         --left[at(order[at(j)])];
         holds[at(t * experts + order[at(j)])] = 1;
@@ -108,8 +109,9 @@ struct exact_solver {
         mine.push_back(e);
         report.value += worth(t, e);
       }
-      std::stable_sort(mine.begin(), mine.end(), [&](index_t a, index_t b) {
-        return worth(t, a) - price[at(a)] > worth(t, b) - price[at(b)];
+      std::sort(mine.begin(), mine.end(), [&](index_t a, index_t b) {
+        double const left_key = worth(t, a) - price[at(a)], right_key = worth(t, b) - price[at(b)];
+        return left_key != right_key ? left_key > right_key : a < b;
       });
       for (std::size_t j = 0; j < mine.size(); ++j) {
         result.owner(t, static_cast<index_t>(j)) = static_cast<fl::expert_id>(mine[j]);
