@@ -61,6 +61,9 @@ void everything(fl::cuda_stream on, fl::nccl::communicator& comm, fl::gemm::cubl
   routes(fl::sigmoid_top_k{}, on, m, out, ws);
   routes(fl::sigmoid_bias_group_top_k{}, on, m, out, ws);
   routes(fl::with_noise<fl::top_k, fl::fixed_noise>{}, on, m, out, ws);
+  routes(fl::hash_table_top_k{}, on, m, out, ws);
+  routes(fl::table_choice<fl::row_by_position, fl::softmax_score, fl::not_renormalised>{}, on, m, out, ws);
+  routes(fl::gshard_top_2{}, on, m, out, ws);
   auctions(on, m, out.experts, ws);
   auctions(on, b, out.experts, ws);
   rows(on, m, index, m);

@@ -15,7 +15,7 @@ struct row_by_position {};
 /// @brief Take the experts of a token from a table and weigh them by their logits.
 ///
 /// An id that is none, masked, or whose logit is NaN or -inf gives none and weight 0. The gradient flows through the
-/// weights only.
+/// weights only. On a device, table and token ids are device memory, and what is not in the table gives none.
 /// @tparam Row `row_by_token_id` or `row_by_position`
 /// @tparam Score how a logit becomes a score
 /// @tparam Renormalisation how scores become weights
@@ -39,13 +39,13 @@ struct table_choice {
   /// @param context masks, and token ids for `row_by_token_id`
   /// @param[out] out @shape{tokens x k}, in the order of the table
   /// @param ws at least `workspace_bytes(tokens)`
-  /// @throws contract_violation (level 1) on wrong shapes, (level 2) if a token id is not in the table or an id in
+  /// @throws contract_violation (level 1) on wrong shapes, (level 2, hosts) if a token id is not in the table or an id in
   /// the table is no expert and not none
   /// @complexity O(tokens x k), and x experts for weights over the whole row; no allocation
   template <execution_backend Backend>
   void route(Backend const& on, matrix_view<float const> logits, route_context const& context, routing_view out,
              workspace& ws) const {
-    check(logits, context, out);
+    check<Backend>(logits, context, out);
     implementation<table_choice, Backend>::route(*this, on, logits, context, out, ws);
   }
   /// @brief Derive the loss by the logits, given its derivative by the weights.
@@ -60,13 +60,14 @@ struct table_choice {
   void backward(Backend const& on, matrix_view<float const> logits, route_context const& context,
                 const_routing_view out, matrix_view<float const> grad_weights, matrix_view<float> grad_logits,
                 workspace& ws) const {
-    check(logits, context, out);
+    check<Backend>(logits, context, out);
     implementation<token_choice<Score, plain_selection, Renormalisation>, Backend>::backward(
         {.experts = experts, .k = k, .scale = scale, .selection = {}, .noise = {}}, on, logits, context, out,
         grad_weights, grad_logits, ws);
   }
 
  private:
+  template <class Backend>
   void check(matrix_view<float const> logits, route_context const& context, const_routing_view out) const {
     detail::check_route(context, experts(), k, scale, logits, out);
     FAIRLEAD_EXPECTS(table.cols() == k || logits.rows() == 0, "the table must have k columns", table.cols(), k);
@@ -75,8 +76,10 @@ struct table_choice {
     } else {
       FAIRLEAD_EXPECTS(static_cast<index_t>(context.token_ids.size()) == logits.rows(),
                        "set route_context::token_ids, one a token", context.token_ids.size(), logits.rows());
-      for ([[maybe_unused]] std::int32_t const id : context.token_ids) {
-        FAIRLEAD_EXPECTS_2(id >= 0 && id < table.rows(), "each token id must be a row of the table", id, table.rows());
+      if constexpr (host_backend<Backend>) {
+        for ([[maybe_unused]] std::int32_t const id : context.token_ids) {
+          FAIRLEAD_EXPECTS_2(id >= 0 && id < table.rows(), "each token id must be a row of the table", id, table.rows());
+        }
       }
     }
   }

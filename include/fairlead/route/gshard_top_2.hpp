@@ -99,18 +99,15 @@ struct gshard_top_2 {
 };
 
 namespace detail {
-/// Drops the second expert of each token where the policy says so.
+/// Drops the second expert of a token where the policy says so.
 struct drop_second {
   gshard_top_2 router;
   route_context context;
   routing_view out;
-  FAIRLEAD_HD void operator()(index_t block) const {
-    index_t const last = (block + 1) * 256 < out.tokens() ? (block + 1) * 256 : out.tokens();
-    for (index_t t = block * 256; t < last; ++t) {
-      if (keeps(t)) { continue; }
-      out.experts(t, 1) = expert_id::none;
-      out.weights(t, 1) = 0.0F;
-    }
+  FAIRLEAD_HD void operator()(index_t t) const {
+    if (keeps(t)) { return; }
+    out.experts(t, 1) = expert_id::none;
+    out.weights(t, 1) = 0.0F;
   }
   [[nodiscard]] FAIRLEAD_HD bool keeps(index_t t) const {
     keep_second const policy = context.phase == phase::evaluate ? router.evaluation : router.training;
@@ -127,31 +124,28 @@ struct drop_second {
     return numeric::product(philox::to_uniform(words[3]), router.threshold) < share;
   }
 };
-/// Gradients by the weights of the pair: zero where the second was dropped.
+/// Gradients by the weights of a token's pair: zero where the second was dropped.
 struct keep_gradient {
   const_routing_view out;
   matrix_view<float const> grad_weights;
   matrix_view<float> kept;
-  FAIRLEAD_HD void operator()(index_t block) const {
-    index_t const last = (block + 1) * 256 < out.tokens() ? (block + 1) * 256 : out.tokens();
-    for (index_t t = block * 256; t < last; ++t) {
-      for (index_t j = 0; j < 2; ++j) { kept(t, j) = out.experts(t, j) == expert_id::none ? 0.0F : grad_weights(t, j); }
-    }
+  FAIRLEAD_HD void operator()(index_t t) const {
+    for (index_t j = 0; j < 2; ++j) { kept(t, j) = out.experts(t, j) == expert_id::none ? 0.0F : grad_weights(t, j); }
   }
 };
 }  // namespace detail
 
-/// @brief Host text of what `gshard_top_2` adds to its pair.
-template <host_backend Backend>
+/// @brief What `gshard_top_2` adds to its pair, for every backend: `gshard_top_2.cuh` brings the pair to a device.
+template <execution_backend Backend>
 struct implementation<gshard_top_2, Backend> {
   /// Drops second experts.
   static void drop(gshard_top_2 const& router, Backend const& on, route_context const& context, routing_view out) {
-    on.for_each((out.tokens() + 255) / 256, detail::drop_second{router, context, out});
+    for_each_element(on, out.tokens(), detail::drop_second{router, context, out});
   }
   /// Copies the gradients of what was kept.
   static void keep_gradients(Backend const& on, const_routing_view out, matrix_view<float const> grad_weights,
                              matrix_view<float> kept) {
-    on.for_each((out.tokens() + 255) / 256, detail::keep_gradient{out, grad_weights, kept});
+    for_each_element(on, out.tokens(), detail::keep_gradient{out, grad_weights, kept});
   }
 };
 /// @brief A token of this router never sees its batch-mates.
