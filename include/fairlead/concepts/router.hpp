@@ -121,7 +121,8 @@ concept has_gradient_on =
 /// @brief Opt-in promise: the routing of a token in evaluation does not depend on the other rows of the batch.
 template <class Router>
 inline constexpr bool causal = false;
-/// @brief Opt-in statement: the routing of a token depends on the other rows; not for decoding.
+/// @brief Opt-in statement: the routing of a token depends on the other rows of the batch, in training at least; unless the
+/// router is `causal`, in evaluation too, and then it is not for decoding.
 template <class Router>
 inline constexpr bool batch_coupled = false;
 

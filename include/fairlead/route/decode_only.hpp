@@ -7,10 +7,10 @@
 
 FAIRLEAD_NAMESPACE_BEGIN
 
-/// @brief A router whose tokens, in evaluation, never see their batch-mates: it states `causal` and not `batch_coupled`.
+/// @brief A router whose tokens, in evaluation, never see their batch-mates: it states `causal`.
 /// @tparam Router any router
 template <class Router>
-concept decode_safe = causal<Router> && !batch_coupled<Router>;
+concept decode_safe = causal<Router>;
 
 /// @brief Wrap the router of an inference engine: only evaluation, and only routers that may decode.
 ///
@@ -21,8 +21,8 @@ concept decode_safe = causal<Router> && !batch_coupled<Router>;
 template <class Router>
 struct decode_only {
   static_assert(decode_safe<Router>,
-                "decoding needs a router whose tokens do not see their batch-mates (causal<Router> and not "
-                "batch_coupled<Router>): take a token-choice router, or train with one that is balanced in training only");
+                "decoding needs a router whose tokens do not see their batch-mates (causal<Router>): take a "
+                "token-choice router, or one that is balanced in training only");
 
   Router router{};  ///< who routes
 

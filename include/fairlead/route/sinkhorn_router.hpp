@@ -175,6 +175,9 @@ struct basic_sinkhorn_router {
 /// @brief In evaluation a token of a Sinkhorn router does not see its batch-mates.
 template <class Iteration>
 inline constexpr bool causal<basic_sinkhorn_router<Iteration>> = true;
+/// @brief In training it does.
+template <class Iteration>
+inline constexpr bool batch_coupled<basic_sinkhorn_router<Iteration>> = true;
 
 /// @brief Sinkhorn routing in the log domain: bounded passes, no overflow.
 using sinkhorn_router = basic_sinkhorn_router<sinkhorn_iteration>;

@@ -171,6 +171,9 @@ struct token_rounding {
 /// @brief In evaluation a token does not see its batch-mates.
 template <>
 inline constexpr bool causal<token_rounding> = true;
+/// @brief In training it does.
+template <>
+inline constexpr bool batch_coupled<token_rounding> = true;
 
 static_assert(router_on<token_rounding, serial> && has_gradient_on<token_rounding, serial>);
 
