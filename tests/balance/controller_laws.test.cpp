@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The kit holds our bias controllers over 1, 2 and 4 ranks, and finds planted violations.
+#include <fairlead/assign/balanced_flow.hpp>
 #include <fairlead/balance/exact_dual_bias.hpp>
 #include <fairlead/balance/pid_bias.hpp>
 #include <fairlead/balance/quantile_bias.hpp>
@@ -24,6 +25,7 @@ using fl::index_t;
 namespace {
 
 using exact = fl::exact_dual_bias<fairlead_test::path_solver>;
+using flow = fl::exact_dual_bias<fl::balanced_flow>;
 
 // The first broken law that any rank saw.
 template <class Controller, class Backend = fl::serial>
@@ -111,6 +113,8 @@ TEST_CASE("every controller keeps the laws on 1, 2 and 4 ranks", "[balance][laws
   CHECK(reason(fl::quantile_bias{.decay = 0.5}, ranks) == "");
   CHECK(reason(exact{}, ranks, {.steps = 6}) == "");
   CHECK(reason(exact{.decay = 0.9}, ranks, {.steps = 6}) == "");
+  CHECK(reason(flow{}, ranks) == "");
+  CHECK(reason(flow{.decay = 0.9}, ranks) == "");
   CHECK(reason(fl::frozen_bias{}, ranks, {.steps = 6, .moves = false}) == "");
 }
 
@@ -123,6 +127,7 @@ TEST_CASE("controllers keep the laws at other shapes and seeds, and on several t
       CHECK(reason(fl::sign_bias{.step = 1e-2F}, 2, problem) == "");
       CHECK(reason(fl::pid_bias{}, 2, problem) == "");
       CHECK(reason(fl::quantile_bias{}, 2, problem) == "");
+      CHECK(reason(flow{}, 2, problem) == "");
     }
   }
   CHECK(reason(fl::quantile_bias{}, 2, {}, fl::threads{3}) == "");
