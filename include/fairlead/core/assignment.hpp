@@ -2,6 +2,7 @@
 #pragma once
 /// @file
 /// @brief What an assignment solver is asked, and what it answers: tokens to experts under capacities.
+#include <fairlead/core/bfloat16.hpp>
 #include <fairlead/core/ids.hpp>
 #include <fairlead/core/matrix_view.hpp>
 #include <fairlead/core/report.hpp>
@@ -9,17 +10,18 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <type_traits>
 
 FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief The worth of a pair as every solver reads it: the one place of the rule about NaN and infinities.
 /// @tparam Score `float` or `bfloat16`
 /// @param score any score
-/// @returns the score; -inf (a forbidden pair) for -inf and NaN; the largest finite fp32 number for +inf
+/// @returns the score; -inf (a forbidden pair) for -inf and NaN; the largest finite number of its type for +inf
 /// @complexity O(1)
 template <class Score>
 [[nodiscard]] FAIRLEAD_HD constexpr double assignable(Score score) noexcept {
-  constexpr float largest = std::numeric_limits<float>::max();
+  constexpr float largest = std::is_same_v<Score, bfloat16> ? 0x1.FEp+127F : std::numeric_limits<float>::max();
   auto const value = static_cast<float>(score);
   float const finite = value > largest ? largest : value;
   return finite >= -std::numeric_limits<float>::infinity() ? static_cast<double>(finite)
@@ -29,7 +31,7 @@ template <class Score>
 /// @brief Maximise the sum of scores where each token takes `fan_out` distinct experts and each expert takes between
 /// `lower` and `upper` copies.
 ///
-/// A score of -inf or NaN forbids its pair; +inf counts as the largest finite fp32 number (`assignable`).
+/// A score of -inf or NaN forbids its pair; +inf counts as the largest finite number of its type (`assignable`).
 /// Masked tokens take no expert and count nowhere.
 /// @tparam Score `float` or `bfloat16`
 template <class Score>

@@ -22,7 +22,8 @@ template <class Score>
 [[nodiscard]] double pair_value(Score score) {
   auto const value = static_cast<double>(static_cast<float>(score));
   if (std::isnan(value)) { return no_value; }
-  return std::min(value, static_cast<double>(std::numeric_limits<float>::max()));
+  double const largest = sizeof(Score) == 2 ? std::ldexp(255.0, 120) : static_cast<double>(std::numeric_limits<float>::max());
+  return std::min(value, largest);
 }
 
 template <class Score>
