@@ -96,10 +96,11 @@ int run_program(options chosen) {
   check_names(chosen.compositions);
   lm::corpus const text = lm::corpus::make(chosen.text.empty() ? lm::generated_text(6000, 1) : lm::read_text(chosen.text),
                                            chosen.vocabulary, chosen.context);
+  lm::interrupt::listen();
   std::printf("%zu training words, %zu validation words, vocabulary %zu; %lld experts, %lld steps of %lld tokens\n",
               text.train.size(), text.validation.size(), text.vocabulary.size(), static_cast<long long>(chosen.experts),
               static_cast<long long>(chosen.steps), static_cast<long long>(chosen.batch));
-  lm::interrupt::listen();
+  std::fflush(stdout);
   std::vector<job> jobs;
   for (index_t seed = 1; seed <= chosen.seeds; ++seed) {  // one seed of everything first: an interrupted run compares, too
     for (std::string const& name : chosen.compositions) { jobs.push_back({name, static_cast<std::uint64_t>(seed)}); }

@@ -28,7 +28,7 @@ expect "only 3 words" --text "$scratch/short.txt"
 expect "--text FILE is missing" --steps 10
 expect "--steps needs a number >= 1, not 'many'" --quick --steps many
 expect "--steps needs a number >= 1, not '0'" --quick --steps 0
-expect "--ranks needs a value" --quick --ranks
+expect "--experts needs a value" --quick --experts
 expect "unknown option '--rnaks'" --quick --rnaks 4
 expect "unknown composition 'none'" --quick --compositions none
 [[ -e $scratch/out ]] && { echo "FAILED: results were written"; failures=$((failures + 1)); }
