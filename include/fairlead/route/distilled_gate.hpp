@@ -56,7 +56,8 @@ struct distilled_gate {
   /// @returns scratch bytes of `forward` and `backward`
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens) const noexcept {
     return std::max<std::size_t>(backbone.workspace_bytes(tokens),
-                                 2 * fairlead::workspace_bytes<float>(tokens * features.width) + features.workspace_bytes(tokens));
+                                 2 * fairlead::workspace_bytes<float>(tokens * features.width) + features.workspace_bytes(tokens) +
+                                     fairlead::workspace_bytes<float>(detail::padded_experts(experts()) * features.width));
   }
 
   /// @brief Compute both halves of the logits.
@@ -77,8 +78,11 @@ struct distilled_gate {
     workspace::scope const give_back(ws);
     auto const seen = rows(ws, tokens.rows());
     features.forward(on, parameters.subspan(at.features, at.centroids - at.features), context, seen, ws);
+    index_t const stride = detail::padded_experts(experts());
+    matrix_view<float> const turned(ws.take<float>(stride * features.width).data(), features.width, stride);
+    detail::turn_centroids(centroids(parameters, at), turned);
     on.for_each(detail::pieces_of(tokens.rows(), detail::feature_row_piece),
-                detail::centroid_scores{seen, centroids(parameters, at), half(logits, 1)});
+                detail::centroid_scores{seen, turned, half(logits, 1)});
   }
   /// @brief Add the gradients of all parameters and of the hidden states.
   /// @param on host backend

@@ -47,21 +47,25 @@ struct backbone_weights {
     out.weights(t, 0) = e == expert_id::none ? 0.0F : backbone_weight(backbone(t, to_index(e)));
   }
 };
-struct best_light_score {
+/// Weigh the best light scores; where the backbone forbids one, take the best of the others.
+struct light_weights {
   matrix_view<float const> backbone, light;
   route_context context;
   routing_view out;
   void operator()(index_t t) const {
-    index_t best = -1;
-    if (context.token_mask.empty() || context.token_mask[static_cast<std::size_t>(t)] != 0) {
-      for (index_t e = 0; e < light.cols(); ++e) {
-        bool const allowed = context.expert_mask.empty() || context.expert_mask[static_cast<std::size_t>(e)] != 0;
-        if (!allowed || !is_candidate(light(t, e)) || !is_candidate(backbone(t, e))) { continue; }
-        if (best < 0 || light(t, e) > light(t, best)) { best = e; }  // equal scores: the lower id stays
-      }
-    }
+    index_t best = to_index(out.experts(t, 0));
+    if (best >= 0 && !is_candidate(backbone(t, best))) { best = allowed_by_both(t); }
     out.experts(t, 0) = static_cast<expert_id>(best);
     out.weights(t, 0) = best < 0 ? 0.0F : backbone_weight(backbone(t, best));
+  }
+  [[nodiscard]] index_t allowed_by_both(index_t t) const {
+    index_t best = -1;
+    for (index_t e = 0; e < light.cols(); ++e) {
+      bool const allowed = context.expert_mask.empty() || context.expert_mask[static_cast<std::size_t>(e)] != 0;
+      if (!allowed || !is_candidate(light(t, e)) || !is_candidate(backbone(t, e))) { continue; }
+      if (best < 0 || light(t, e) > light(t, best)) { best = e; }  // equal scores: the lower id stays
+    }
+    return best;
   }
 };
 struct backbone_weight_gradient {
@@ -110,7 +114,9 @@ struct two_stage {
   [[nodiscard]] index_t logit_columns() const { return 2 * experts(); }
   /// @param tokens number of tokens
   /// @returns scratch bytes of `route` and `backward`
-  [[nodiscard]] std::size_t workspace_bytes(index_t tokens) const { return first.workspace_bytes(tokens); }
+  [[nodiscard]] std::size_t workspace_bytes(index_t tokens) const {
+    return std::max<std::size_t>(first.workspace_bytes(tokens), arg_max().workspace_bytes(tokens));
+  }
   /// @param context phase and step
   /// @returns whether the light scores choose
   [[nodiscard]] constexpr bool routes_by_light(route_context const& context) const noexcept {
@@ -131,7 +137,7 @@ struct two_stage {
   void route(Backend const& on, matrix_view<float const> logits, route_context const& context, routing_view out,
              workspace& ws) const {
     check(logits, context, out);
-    if (routes_by_light(context)) { return route_by_light(on, logits, context, out); }
+    if (routes_by_light(context)) { return route_by_light(on, logits, context, out, ws); }
     first.route(on, half(logits, 0), context, out, ws);
     weigh(on, logits, out);
   }
@@ -147,7 +153,7 @@ struct two_stage {
   void route(Backend const& on, matrix_view<float const> logits, route_context const& context, State const& state,
              routing_view out, workspace& ws) const {
     check(logits, context, out);
-    if (routes_by_light(context)) { return route_by_light(on, logits, context, out); }
+    if (routes_by_light(context)) { return route_by_light(on, logits, context, out, ws); }
     first.route(on, half(logits, 0), context, state, out, ws);
     weigh(on, logits, out);
   }
@@ -163,7 +169,7 @@ struct two_stage {
   void route_and_learn(Backend const& on, matrix_view<float const> logits, route_context const& context, State& state,
                        routing_view out, workspace& ws) const {
     check(logits, context, out);
-    if (routes_by_light(context)) { return route_by_light(on, logits, context, out); }
+    if (routes_by_light(context)) { return route_by_light(on, logits, context, out, ws); }
     first.route_and_learn(on, half(logits, 0), context, state, out, ws);
     weigh(on, logits, out);
   }
@@ -232,10 +238,12 @@ struct two_stage {
   [[nodiscard]] matrix_view<float const> half(matrix_view<float const> logits, index_t which) const {
     return {logits.data() == nullptr ? nullptr : logits.data() + which * experts(), logits.rows(), experts(), logits.stride()};
   }
+  [[nodiscard]] top_k_sigmoid arg_max() const { return {.experts = experts(), .selection = {}, .noise = {}}; }
   template <class Backend>
   void route_by_light(Backend const& on, matrix_view<float const> logits, route_context const& context,
-                      routing_view out) const {
-    detail::for_each_staged_row(on, logits.rows(), detail::best_light_score{half(logits, 0), half(logits, 1), context, out});
+                      routing_view out, workspace& ws) const {
+    arg_max().route(on, half(logits, 1), context, out, ws);
+    detail::for_each_staged_row(on, logits.rows(), detail::light_weights{half(logits, 0), half(logits, 1), context, out});
   }
   template <class Backend>
   void weigh(Backend const& on, matrix_view<float const> logits, routing_view out) const {

@@ -166,15 +166,32 @@ struct convolve_back {
   }
 };
 
-/// scores[t][e] = centroid e . features[t].
+/// Experts that a pass over a row's features scores at once: as many sums as fit into vector registers.
+inline constexpr index_t score_lanes = 32;
+[[nodiscard]] constexpr index_t padded_experts(index_t experts) noexcept { return pieces_of(experts, score_lanes) * score_lanes; }
+
+/// Column c of the centroids becomes row c, padded by zeros: experts lie side by side.
+inline void turn_centroids(matrix_view<float const> centroids, matrix_view<float> turned) noexcept {
+  for (index_t c = 0; c < turned.rows(); ++c) {
+    for (index_t e = 0; e < turned.cols(); ++e) { turned(c, e) = e < centroids.rows() ? centroids(e, c) : 0.0F; }
+  }
+}
+/// scores[t][e] = centroid e . features[t], added in the order of the columns: the same bits wherever a token stands.
 struct centroid_scores {
-  matrix_view<float const> features, centroids;
+  matrix_view<float const> features, turned;
   matrix_view<float> scores;
   void operator()(index_t piece) const {
     index_t const last = std::min((piece + 1) * feature_row_piece, features.rows());
     for (index_t t = piece * feature_row_piece; t < last; ++t) {
-      for (index_t e = 0; e < centroids.rows(); ++e) {
-        scores(t, e) = fixed_dot(features.row(t), centroids.row(e), features.cols());
+      float const* const row = features.row(t);
+      for (index_t first = 0; first < scores.cols(); first += score_lanes) {
+        float sums[score_lanes] = {};
+        for (index_t c = 0; c < features.cols(); ++c) {
+          float const value = row[c];
+          float const* const with = turned.row(c) + first;
+          for (index_t lane = 0; lane < score_lanes; ++lane) { sums[lane] += value * with[lane]; }
+        }
+        std::copy_n(sums, std::min(score_lanes, scores.cols() - first), scores.row(t) + first);
       }
     }
   }
