@@ -191,14 +191,15 @@ TEST_CASE("one batch holds layers of every kind, each as if it were alone") {
 
 TEST_CASE("rounds with many bidders run on the whole grid and end where the host ends") {
   FAIRLEAD_NEEDS_DEVICES(1);
-  for (index_t const kind : {0, 1, 2, 3, 7}) { compare("grid", make(2, 600, 8, kind, 40)); }
+  for (index_t const kind : {0, 1, 3, 7}) { compare("grid", make(2, 500, 6, kind, 40)); }
+  compare("equal rows", make(1, 300, 4, 2, 40));
   compare("experts that do not divide tokens, long rows", make(1, 301, 70, 0, 50));
-  compare<fl::bfloat16>("bfloat16", make(2, 400, 8, 6, 60));
+  compare<fl::bfloat16>("bfloat16", make(1, 400, 8, 6, 60));
 }
 
 TEST_CASE("masked tokens own nothing, and warm prices give the same value in fewer bids") {
   FAIRLEAD_NEEDS_DEVICES(1);
-  auto p = make(2, 300, 6, 0, 70);
+  auto p = make(2, 300, 5, 0, 70);
   p.mask.resize(600);
   index_t valid = 0;
   for (std::size_t t = 0; t < 600; ++t) {
@@ -222,15 +223,15 @@ TEST_CASE("masked tokens own nothing, and warm prices give the same value in few
 
 TEST_CASE("a cap of rounds leaves a complete assignment on the device, too") {
   FAIRLEAD_NEEDS_DEVICES(1);
-  auto const p = make(2, 300, 6, 2, 80);
+  auto const p = make(2, 300, 3, 0, 80);
   auto const best = compare("no cap", p);
-  for (index_t const cap : {0, 3, 40}) {
+  for (index_t const cap : {0, 3, 12}) {
     auto const found = compare("cap", p, {.most_rounds = cap});
     for (std::size_t i = 0; i < 2; ++i) {
       REQUIRE(found.reports[i].status == fl::status::iteration_limit);
       REQUIRE(found.reports[i].value <= best.reports[i].value * (1 + 1e-12));
       REQUIRE(found.reports[i].bound >= best.reports[i].value * (1 - 1e-12));
-      std::vector<index_t> loads(6);
+      std::vector<index_t> loads(3);
       for (std::size_t t = 0; t < 300; ++t) { ++loads[static_cast<std::size_t>(found.owner[i * 300 + t])]; }
       REQUIRE(loads == p.capacity);
     }

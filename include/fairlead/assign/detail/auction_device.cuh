@@ -191,8 +191,9 @@ __global__ void __launch_bounds__(auction_tail_threads) auction_begin(device_auc
   }
 }
 
-// The bid of one active token, by a warp.
-__device__ inline void auction_bid(auction_memory const& m, std::uint32_t entry) {
+// The bid of one active token, by a warp: entry `number` of the list.
+__device__ inline void auction_bid(auction_memory const& m, std::uint32_t const* entries, index_t number) {
+  std::uint32_t const entry = entries[number];
   auction_control const& control = *m.control;
   int const lane = static_cast<int>(threadIdx.x) % 32;
   bool const raises = (entry & raises_bid) != 0;
@@ -224,11 +225,13 @@ __device__ inline void auction_bid(auction_memory const& m, std::uint32_t entry)
   if (raises) {
     m.bid[t] = decided.bid > m.bid[t] ? decided.bid : m.bid[t];
     m.raised[stays_at] = 1;
+    m.wanted[number] = no_expert;
   } else if (decided.expert == no_expert || m.price[decided.expert] >= control.limit) {
-    m.target[t] = no_expert;
+    m.wanted[number] = no_expert;
     m.control->infeasible = 1;
   } else {
     m.target[t] = decided.expert;
+    m.wanted[number] = decided.expert;
     m.bid[t] = decided.bid;
     atomicAdd(&m.count[decided.expert], 1U);
   }
@@ -241,7 +244,7 @@ __global__ void __launch_bounds__(auction_row_threads) auction_bids(device_aucti
   if (m.control->in_grid == 0) { return; }
   auto const active = static_cast<index_t>(m.control->active);
   std::uint32_t const* const entries = m.control->list == 0 ? m.active[0] : m.active[1];
-  for (index_t i = row_warp(); i < active; i += row_warps()) { auction_bid(m, entries[i]); }
+  for (index_t i = row_warp(); i < active; i += row_warps()) { auction_bid(m, entries, i); }
 }
 
 struct settle_storage {
@@ -275,9 +278,17 @@ __device__ inline void auction_settle(auction_memory const& m, std::uint32_t e, 
   __syncthreads();
   std::uint32_t* const list = m.list + shared.base;
   std::uint32_t* const places = m.list + m.tokens + m.offset[e];
-  for (std::uint32_t i = thread; bidders != 0 && i < active; i += threads) {
-    std::uint32_t const entry = entries[i];
-    if ((entry & raises_bid) == 0 && m.target[entry] == e) { list[atomicAdd(&shared.filled, 1U)] = entry; }
+  for (std::uint32_t first = thread; bidders != 0 && first < active; first += 4 * threads) {
+    std::uint32_t wanted[4];  // loads in flight before the first is looked at
+#pragma unroll
+    for (std::uint32_t u = 0; u < 4; ++u) {
+      std::uint32_t const i = first + u * threads;
+      wanted[u] = i < active ? m.wanted[i] : no_expert;
+    }
+#pragma unroll
+    for (std::uint32_t u = 0; u < 4; ++u) {
+      if (wanted[u] == e) { list[atomicAdd(&shared.filled, 1U)] = entries[first + u * threads]; }
+    }
   }
   __syncthreads();
   std::uint32_t const members = held + bidders;
@@ -431,7 +442,7 @@ __global__ void __launch_bounds__(auction_tail_threads, 1) auction_advance(devic
     }
     std::uint32_t const active = control->active;
     std::uint32_t const* const entries = control->list == 0 ? m.active[0] : m.active[1];
-    for (std::uint32_t i = threadIdx.x / 32; i < active; i += auction_tail_threads / 32) { auction_bid(m, entries[i]); }
+    for (std::uint32_t i = threadIdx.x / 32; i < active; i += auction_tail_threads / 32) { auction_bid(m, entries, i); }
     __syncthreads();
     if (control->infeasible != 0) { continue; }
     if (threadIdx.x == 0) { touches = 0; }

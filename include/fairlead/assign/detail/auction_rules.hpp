@@ -207,6 +207,7 @@ struct auction_memory {
   std::uint32_t* target;     // [tokens] the expert bid for
   std::uint32_t* complete;   // [tokens] the expert in the last complete phase
   std::uint32_t* active[2];  // [tokens] who bids in this round and in the next
+  std::uint32_t* wanted;     // [tokens] device: the expert that entry i of the list bids for, none for raised bids
   std::uint32_t* hold;       // [tokens] holders, expert after expert
   std::uint32_t* list;       // [2 tokens] scratch
   std::uint32_t* capacity;   // [experts]
@@ -222,7 +223,7 @@ struct auction_memory {
     return workspace_bytes<std::uint32_t>(problems * tokens * experts) +
            workspace_bytes<std::int64_t>(problems * experts) + workspace_bytes<std::int64_t>(problems * tokens) +
            workspace_bytes<double>(problems * tokens) + workspace_bytes<double>(problems * experts) +
-           5 * workspace_bytes<std::uint32_t>(problems * tokens) + workspace_bytes<std::uint32_t>(2 * problems * tokens) +
+           6 * workspace_bytes<std::uint32_t>(problems * tokens) + workspace_bytes<std::uint32_t>(2 * problems * tokens) +
            5 * workspace_bytes<std::uint32_t>(problems * experts) + workspace_bytes<auction_control>(problems);
   }
   [[nodiscard]] static auction_memory take(workspace& ws, index_t problems, index_t tokens, index_t experts) {
@@ -234,7 +235,8 @@ struct auction_memory {
     memory.bid = ws.take<std::int64_t>(problems * tokens).data();
     memory.surplus = ws.take<double>(problems * tokens).data();
     memory.final_price = ws.take<double>(problems * experts).data();
-    for (std::uint32_t** const each : {&memory.target, &memory.complete, &memory.active[0], &memory.active[1], &memory.hold}) {
+    for (std::uint32_t** const each : {&memory.target, &memory.complete, &memory.active[0], &memory.active[1],
+                                      &memory.wanted, &memory.hold}) {
       *each = ws.take<std::uint32_t>(problems * tokens).data();
     }
     memory.list = ws.take<std::uint32_t>(2 * problems * tokens).data();
@@ -258,6 +260,7 @@ struct auction_memory {
     part.complete += rows;
     part.active[0] += rows;
     part.active[1] += rows;
+    part.wanted += rows;
     part.hold += rows;
     part.list += 2 * rows;
     part.capacity += cols;
