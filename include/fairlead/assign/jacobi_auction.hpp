@@ -29,7 +29,7 @@ struct assignment_batch {
 
 /// @brief Tokens bid for experts in rounds: all unassigned tokens at once, at the prices of the round's start.
 ///
-/// Scores are rounded to a grid of 2^-30 of the largest one (coarser above 4095 experts) and all arithmetic is in integers,
+/// Scores are rounded to a grid of at most 2^-29 of the largest one (coarser above 8191 experts), arithmetic is in integers,
 /// so that a round's result is a function of sets: any number of threads, and a device, give the same owners and prices.
 /// Epsilon shrinks from phase to phase down to 1 / (experts + 1) of a grid step, where the assignment is the best one on
 /// the grid. Holders of an expert that turned somebody away raise their bids in the next round too, as far as they would
