@@ -115,6 +115,9 @@ inline constexpr std::array<assignment_case, 9> assignment_cases{{{512, 8},
                                                                   {8192, 64, 8},
                                                                   {8192, 256, 8, false},
                                                                   {65536, 256, 1, false}}};
+/// Balanced assignments of the solvers that are not measured against peers, and of the distributed solver.
+inline constexpr std::array<assignment_case, 3> assignment_solver_cases{
+    {{1024, 16}, {4096, 64}, {16384, 128, 1, false}}};
 /// Growth of an assignment in tokens at 64 experts: 2^10 ... 2^18.
 inline constexpr std::array<assignment_case, 9> assignment_growth_tokens{{{1024, 64},
                                                                           {2048, 64},

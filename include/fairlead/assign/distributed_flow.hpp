@@ -23,7 +23,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 ///   tokens as all arcs of a path have, and reduces anew the arc costs of the experts that tokens left or entered;
 /// - on disjoint paths the phases are shared. Tokens that tie move in rank order, then in token order.
 ///
-/// The loop ends when every capacity is served; the prices are then optimal, and `bound` proves it. Ranks that hold
+/// The loop ends when every capacity is served; the prices are then optimal, and `bound` proves it. They are normalised
+/// as those of `balanced_flow`, but not moved to the middle of their range. Ranks that hold
 /// consecutive rows of one matrix get the same owners and prices as one rank that holds all of them, whatever their
 /// number. Use a one-rank solver where the scores are in one place: it is faster.
 /// @source{assignment.md 2.1 and 2.7, successive shortest paths on the expert graph; distributed form: own}
@@ -55,7 +56,8 @@ struct distributed_flow {
   ///        problem, equal on every rank
   /// @param[out] result owners of this rank's rows; prices, equal on every rank
   /// @param ws at least `workspace_bytes(tokens, experts, fan_out, ranks)`
-  /// @returns the report of the whole problem, equal on every rank. `ok`: optimal. `infeasible`: owners are none.
+  /// @returns the report of the whole problem, equal on every rank. `ok`: optimal. `infeasible`: owners are
+  ///          none, prices 0, the bound is -inf.
   ///          `iteration_limit`: `max_phases` were not enough; owners serve all capacities, `bound` says how far they
   ///          can be from the best. `iterations` counts phases, `augmentations` copies that paths carried
   /// @pre the fields are as documented and the shapes fit (level 1); ranks agree on all but the rows (level 3)

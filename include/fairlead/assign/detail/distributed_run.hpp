@@ -389,14 +389,15 @@ class distributed_run {
 
   /// Order the owners, state the prices, and prove the bound with them.
   void finish(bool possible) {
-    double shift = price_[at(sink_)];
-    if (equality_ && experts_ > 0) {
-      shift = 0.0;
-      for (index_t e = 0; e < experts_; ++e) { shift += price_[at(e)] / static_cast<double>(experts_); }
-    }
+    if (!possible) { std::fill(price_.begin(), price_.end(), 0.0); }
+    double const shift = equality_ && experts_ > 0 ? *std::min_element(price_.begin(), price_.end() - 1)
+                                                   : price_[at(sink_)];
     for (index_t e = 0; e < experts_; ++e) { price_[at(e)] -= shift; }
     if (!result_.prices.empty()) { std::copy_n(price_.begin(), experts_, result_.prices.begin()); }
-    if (!possible) { return; }
+    if (!possible) {
+      report_.bound = -infinity;
+      return;
+    }
     on_.for_each(runs(), certify_run<Score>{pass_});
     ++report_.scans;
     std::array<double, 2> sums{0.0, 0.0};
