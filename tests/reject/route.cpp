@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Routers that cannot be what they are asked to be: the message says why, and what to take instead.
+#include <fairlead/assign/greedy.hpp>
 #include <fairlead/exec/serial.hpp>
+#include <fairlead/route/balanced_choice.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
 #include <fairlead/route/decode_only.hpp>
 #include <fairlead/route/expert_choice.hpp>
@@ -22,6 +24,7 @@ void positive() {
   ask(fl::expert_choice{});
   ask(fl::token_choice<fl::sigmoid_score, fl::plain_selection, fl::sum_over_chosen>{});
   ask(fl::forced_balance<fl::top_k>{});
+  (void)fl::balanced_choice<fl::greedy_argmax>{.experts = 2};
 }
 
 #if defined(REJECT_decoding_coupled)  // expect: decoding needs a router whose tokens do not see their batch-mates
@@ -50,4 +53,24 @@ void reject() {
 #if defined(REJECT_shares)  // expect: shares are shares_over_experts or shares_over_tokens
 struct shares_over_nothing {};
 void reject() { ask(fl::basic_expert_choice<shares_over_nothing>{}); }
+#endif
+
+#if defined(REJECT_prices_of_nobody)  // expect: priced_evaluation needs a solver that states has_prices
+void reject() {
+  fl::balanced_choice<fl::greedy_argmax, fl::priced_evaluation> const router{.experts = 2};
+  (void)router;
+}
+#endif
+
+#if defined(REJECT_no_solver)  // expect: .solver must model fairlead::assignment_solver_on
+struct not_a_solver {
+  std::size_t workspace_bytes(fl::index_t, fl::index_t, fl::index_t) const { return 0; }
+};
+void reject() {
+  fl::balanced_choice<not_a_solver> const router{.experts = 2};
+  auto const state = router.make_state();
+  fl::workspace ws;
+  fl::routing_view const out;
+  router.route(fl::serial{}, {}, {.phase = fl::phase::evaluate}, state, out, ws);
+}
 #endif
