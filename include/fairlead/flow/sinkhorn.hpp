@@ -39,8 +39,7 @@ using sinkhorn_report = report;
 /// Rows are shifted by their best key, prices stay in the log domain, and the number of passes is bounded: no input
 /// overflows or hangs. The result is only nearly balanced after rounding to whole tokens: who needs capacities kept
 /// repairs it or takes a solver.
-/// @source{routing.md R11; assignment.md 2.3; Sinkhorn and Knopp 1967; log domain: Peyre and Cuturi, Computational
-/// optimal transport, section 4.4}
+/// @source{sinkhorn1967; log domain: peyre2019, section 4.4}
 struct sinkhorn_iteration {
   index_t passes = 20;              ///< most passes over the scores, >= 0
   double first_temperature = 1.0;   ///< temperature of the first pass, > 0

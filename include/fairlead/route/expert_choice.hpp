@@ -27,8 +27,7 @@ struct shares_over_tokens {
 /// Deviations: padding is never chosen and counts in no softmax and no capacity (Flaxformer only weighs it down);
 /// weights are not renormalised, as in both sources.
 /// @tparam Shares `shares_over_experts` or `shares_over_tokens`
-/// @source{expert choice: Y. Zhou et al., arXiv 2202.09368; Flaxformer code, ExpertsChooseMaskedRouter; mesh-TensorFlow
-/// code, expert selection}
+/// @source{zhou2022, expert choice; Flaxformer code, ExpertsChooseMaskedRouter; mesh-TensorFlow code, expert selection}
 template <class Shares>
 struct basic_expert_choice {
   expert_count experts;          ///< number of experts, 1 ... 65536

@@ -135,7 +135,6 @@ struct forced_choice {
 };
 
 /// @brief Random experts with equal weights and no gate.
-/// @source{routing catalogue R12, random}
 using random_choice = forced_choice<random_experts, unit_score, sum_over_chosen>;
 /// @brief Experts in turn with equal weights: a perfectly even load for benches.
 /// @source{MegaBlocks code, uniform_expert_assignment; TensorRT-LLM code, rank-aware perfect router}

@@ -14,11 +14,11 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Hash routing without a gate: a token id always goes to the experts of its row, with equal weights; nothing is
 /// learned, and the load follows the frequencies of the ids. With a gate: `hash_table_top_k`.
-/// @source{StableMoE code, HashLayer; Hash layers: S. Roller et al., arXiv 2106.04426}
+/// @source{StableMoE code, HashLayer; roller2021}
 using hash_choice = table_choice<row_by_token_id, unit_score, sum_over_chosen>;
 
-/// @brief Fill a table with distinct random experts for each id; named by (seed, id) alone.
-/// @source{routing catalogue R12, random}
+/// @brief Fill a table with distinct random experts for each id, every set as likely; named by (seed, id) alone.
+/// @source{roller2021, random assignment}
 struct random_hash_table {
   index_t experts = 0;     ///< number of experts, >= 1
   std::uint64_t seed = 0;  ///< names the table
@@ -48,7 +48,7 @@ struct random_hash_table {
 /// @brief Fill a table so that expected loads are even: ids by falling frequency, each to its least loaded experts.
 ///
 /// With one expert an id, the largest load is at most the mean load plus the largest frequency: an id cannot be split.
-/// @source{Hash layers, arXiv 2106.04426, balanced assignment; the rule is longest processing time first}
+/// @source{roller2021, balanced assignment; the rule is that of scheduling, longest processing time first}
 struct balanced_hash_table {
   index_t experts = 0;  ///< number of experts, >= 1
 

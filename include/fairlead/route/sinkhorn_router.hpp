@@ -87,8 +87,7 @@ struct alternating_sinkhorn {
 /// rows of this call, so training couples the tokens of a batch; in evaluation a token is alone, and the router decodes.
 /// No gradient goes through the prices. Do not add a load-balance loss.
 /// @tparam Iteration `sinkhorn_iteration` (log domain) or `alternating_sinkhorn` (parity with Megatron)
-/// @source{Megatron-core code, TopKRouter.sinkhorn_load_balancing; S-BASE: Unified scaling laws for routed language models,
-/// arXiv 2202.01169}
+/// @source{Megatron-core code, TopKRouter.sinkhorn_load_balancing; S-BASE}
 template <class Iteration>
 struct basic_sinkhorn_router {
   /// Weighs one expert a token.

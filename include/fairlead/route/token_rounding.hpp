@@ -40,7 +40,7 @@ enum class tile_rounding {
 /// candidates than its rounded count takes them all. Rounding looks at the whole batch: training couples tokens;
 /// evaluation does not. As a router, and not as a change of a finished routing, because added tokens need shares and
 /// gradients.
-/// @source{SonicMoE, arXiv 2512.14080, and its code; evaluation by token choice as there}
+/// @source{SonicMoE}
 struct token_rounding {
   /// Chooses and weighs without rounding.
   using choice_type = softmax_top_k;
