@@ -3,8 +3,11 @@
 // new of this program counts while a switch is on; the switch turns while all ranks stand at a barrier.
 #include <fairlead/assign/balanced_flow.hpp>
 #include <fairlead/balance/distillation_loss.hpp>
+#include <fairlead/balance/exact_dual_bias.hpp>
 #include <fairlead/balance/load_balance_loss.hpp>
 #include <fairlead/balance/over_under_loss.hpp>
+#include <fairlead/balance/pid_bias.hpp>
+#include <fairlead/balance/quantile_bias.hpp>
 #include <fairlead/balance/sign_bias.hpp>
 #include <fairlead/balance/signals.hpp>
 #include <fairlead/balance/z_loss.hpp>
@@ -20,9 +23,9 @@
 #include <fairlead/route/balanced_choice.hpp>
 #include <fairlead/route/biased_token_choice.hpp>
 #include <fairlead/route/distilled_gate.hpp>
-#include <fairlead/route/two_stage.hpp>
 #include <fairlead/route/linear_gate.hpp>
 #include <fairlead/route/top_k.hpp>
+#include <fairlead/route/two_stage.hpp>
 #ifdef _OPENMP
 #  include <fairlead/exec/threads.hpp>
 #endif
@@ -181,10 +184,10 @@ auto with_losses(Dispatcher dispatcher) {
 }
 
 // A router with a bias that follows the loads, capacity, and weights that are shared out anew.
-template <class Dispatcher>
-auto with_bias(Dispatcher dispatcher) {
+template <class Controller = fl::sign_bias, class Dispatcher>
+auto with_bias(Dispatcher dispatcher, Controller controller = {.step = 0.01F}) {
   return fl::moe_layer{.gate = fl::linear_gate<>{.width = width, .experts = experts},
-                       .router = fl::with_controller<fl::sigmoid_bias_top_k, fl::sign_bias>{.experts = experts, .k = 3, .controller = {.step = 0.01F}},
+                       .router = fl::with_controller<fl::sigmoid_bias_top_k, Controller>{.experts = experts, .k = 3, .controller = controller},
                        .dispatcher = dispatcher,
                        .expert = fl::gated_ffn<float>{.width = width, .hidden = 6}};
 }
@@ -281,6 +284,13 @@ TEST_CASE("A training step with losses and a shared expert allocates nothing aft
 TEST_CASE("A training step with a stateful router and capacity allocates nothing after warm-up") {
   allocates_nothing(with_bias(fl::exchange<limited, fl::batch_prioritized_order, fl::drop_and_renormalise>{.capacity = {.count = 9}}),
                     fl::serial{}, {1, 2, 4});
+}
+
+TEST_CASE("A training step whose bias follows scores or errors allocates nothing after warm-up") {
+  fl::exchange<> const plain;
+  allocates_nothing(with_bias(plain, fl::pid_bias{}), fl::serial{}, {2}, true);
+  allocates_nothing(with_bias(plain, fl::quantile_bias{.decay = 0.5}), fl::serial{}, {2, 4}, true);
+  allocates_nothing(with_bias(plain, fl::exact_dual_bias<fl::balanced_flow>{.decay = 0.5}), fl::serial{}, {2, 4}, true);
 }
 
 TEST_CASE("A training step with a deduplicated exchange allocates nothing after warm-up") {
