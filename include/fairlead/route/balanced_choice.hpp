@@ -223,10 +223,7 @@ struct implementation<balanced_choice<Solver, Evaluation, Score, Renormalisation
   static void evaluate(policy const& router, Backend const& on, matrix_view<float const> logits,
                        route_context const& context, balanced_prices const& state, routing_view out, workspace& ws) {
     if constexpr (std::is_same_v<Evaluation, priced_evaluation>) {
-      detail::for_each_part(on, logits.rows(), router.experts(), ws,
-                            detail::finish_part<Score, Renormalisation>{router.experts, router.k, router.scale, logits,
-                                                                        context, nullptr, state.frozen.data(), out,
-                                                                        nullptr, 0});
+      detail::choose_by_price<Score, Renormalisation>(router, on, logits, context, std::span<double const>(state.frozen), out, ws);
     } else {
       router.choice().route(on, logits, context, out, ws);
     }

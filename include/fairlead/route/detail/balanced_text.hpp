@@ -5,6 +5,7 @@
 #include <fairlead/concepts/assignment_solver.hpp>
 #include <fairlead/route/detail/route_rows.hpp>
 #include <fairlead/route/detail/select.hpp>
+#include <fairlead/route/token_choice.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -41,7 +42,7 @@ struct mark_participants {
   }
 };
 
-/// Chooses by logit - price for the tokens that are not `kept` (all if null), and weighs the experts of every token.
+/// Chooses greedily for the tokens that are not kept, and weighs the experts of every token.
 template <class Score, class Renormalisation>
 struct finish_part {
   index_t experts;
@@ -49,8 +50,7 @@ struct finish_part {
   float scale;
   matrix_view<float const> logits;
   route_context context;
-  std::uint8_t const* kept;  // tokens whose experts stand in `out` already
-  double const* prices;      // null = zero
+  std::uint8_t const* kept;  // tokens whose experts stand in `out` already; null = all
   routing_view out;
   float* scratch;
   index_t rows_per_part;
@@ -63,7 +63,7 @@ struct finish_part {
     float chosen[max_fan_out];
     std::int32_t ids[max_fan_out];
     for (index_t t = part * rows_per_part; t < last; ++t) {
-      if (kept == nullptr || kept[t] == 0) {
+      if (kept != nullptr && kept[t] == 0) {
         choose(t, keys, chosen, ids);
         for (index_t j = 0; j < k; ++j) { out.experts(t, j) = static_cast<expert_id>(ids[j]); }
       }
@@ -84,15 +84,28 @@ struct finish_part {
   void choose(index_t token, float* keys, float* best, std::int32_t* ids) const noexcept {
     bool const valid = is_valid(context, token);
     for (index_t e = 0; e < experts; ++e) {
-      float const logit = logits(token, e);
-      float const price = prices == nullptr ? 0.0F : static_cast<float>(prices[e]);
-      // A candidate stays one, whatever its price.
-      float const key = std::max(numeric::sum(clean_logit(logit), -price), -largest_float);
-      keys[e] = valid && is_candidate(logit) && may_be_chosen(context, e) ? key : minus_infinity;
+      keys[e] = valid && may_be_chosen(context, e) ? logits(token, e) : minus_infinity;
     }
     select_row(keys, experts, k, 1, best, ids);
   }
 };
+
+/// Chooses the best logits minus prices of every token, then weighs by the logits alone.
+template <class Score, class Renormalisation, class Router, class Backend>
+void choose_by_price(Router const& router, Backend const& on, matrix_view<float const> logits,
+                     route_context const& context, std::span<double const> prices, routing_view out, workspace& ws) {
+  using choice = token_choice<raw_score, plain_selection, not_renormalised>;
+  workspace::scope const scope(ws);
+  index_t const experts = router.experts();
+  auto const bias = ws.take<float>(experts);
+  // Beyond 1e30 the lowest finite logit could leave the range of fp32 and be no candidate any more.
+  for (std::size_t e = 0; e < bias.size(); ++e) { bias[e] = -static_cast<float>(std::clamp(prices[e], -1e30, 1e30)); }
+  choice const by_key{.experts = router.experts, .k = router.k, .selection = {}, .noise = {}};
+  for_each_part(on, logits.rows(), experts, ws, route_part<choice>{by_key, logits, context, bias.data(), out, nullptr, 0});
+  for_each_part(on, logits.rows(), experts, ws,
+                finish_part<Score, Renormalisation>{experts, router.k, router.scale, logits, context, nullptr, out,
+                                                    nullptr, 0});
+}
 
 /// Even capacities of the allowed experts, zero for the others.
 inline void share_evenly(route_context const& context, index_t copies, bool solver_chooses, std::span<index_t> lower,
@@ -195,7 +208,7 @@ void assign_evenly(Router const& router, Backend const& on, matrix_view<float co
   if (!solved) { std::fill(takes_part.begin(), takes_part.end(), std::uint8_t{0}); }
   for_each_part(on, tokens, experts, ws,
                 finish_part<Score, Renormalisation>{experts, k, router.scale, logits, context, takes_part.data(),
-                                                    nullptr, out, nullptr, 0});
+                                                    out, nullptr, 0});
 }
 
 }  // namespace detail
