@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Exact solvers against LEMON's network simplex on instances too large for brute force.
 #include <fairlead/assign/balanced_flow.hpp>
+#include <fairlead/assign/distributed_flow.hpp>
+#include <fairlead/comm/alone.hpp>
 #include <fairlead/concepts/assignment_solver.hpp>
 #include <fairlead/core/matrix.hpp>
 #include <fairlead/core/workspace.hpp>
@@ -89,6 +91,19 @@ optimum of_lemon(instance const& made) {
   return {true, static_cast<double>(lemon.scaled_value()) / scale};
 }
 
+// The distributed solver as a solver of one rank.
+struct distributed_alone {
+  fl::distributed_flow solver;
+  [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) const {
+    return solver.workspace_bytes(tokens, experts, fan_out, 1);
+  }
+  fl::assignment_report solve(fl::serial on, fl::assignment_problem<float> const& problem,
+                              fl::assignment_result const& result, fl::workspace& ws) const {
+    fl::alone comm;
+    return solver.solve(on, comm, problem, result, ws);
+  }
+};
+
 // The value of what a solver says, added up from its owners; infeasible if it says so or breaks a capacity.
 template <class Solver>
 optimum of_solver(Solver const& solver, instance const& made, bool& honest) {
@@ -120,14 +135,24 @@ optimum of_solver(Solver const& solver, instance const& made, bool& honest) {
   return found;
 }
 
-void compare(instance const& made, std::string const& what) {
-  INFO(what);
-  auto const expected = of_lemon(made);
+template <class Solver>
+void compare(Solver const& solver, instance const& made, optimum const& expected) {
   bool honest = true;
-  auto const found = of_solver(fl::balanced_flow{}, made, honest);
+  auto const found = of_solver(solver, made, honest);
   CHECK(honest);
   CHECK(found.feasible == expected.feasible);
   CHECK(found.value == expected.value);
+}
+
+void compare(instance const& made, std::string const& what) {
+  auto const expected = of_lemon(made);
+  {
+    INFO("balanced_flow, " << what);
+    compare(fl::balanced_flow{}, made, expected);
+  }
+  if (made.scores.rows() > 2048) { return; }
+  INFO("distributed_flow, " << what);
+  compare(distributed_alone{}, made, expected);
 }
 
 // All assignments of a small instance, token by token.
@@ -174,7 +199,7 @@ TEST_CASE("the LEMON oracle itself agrees with exhaustive search on small instan
   CHECK(infeasible > 10);
 }
 
-TEST_CASE("the exact solver's value is LEMON's on every kind of scores", "[assign]") {
+TEST_CASE("the value of exact solvers is LEMON's on every kind of scores", "[assign]") {
   struct shape {
     index_t tokens, experts, fan_out;
   };
@@ -194,7 +219,7 @@ TEST_CASE("the exact solver's value is LEMON's on every kind of scores", "[assig
   }
 }
 
-TEST_CASE("the exact solver's value is LEMON's with forbidden pairs, padding and odd capacities", "[assign]") {
+TEST_CASE("the value of exact solvers is LEMON's with forbidden pairs, padding and odd capacities", "[assign]") {
   for (auto const kind : wl::all_score_kinds) {
     for (index_t const fan_out : {1, 3}) {
       std::string const what = std::string(wl::name(kind)) + " k " + std::to_string(fan_out);
