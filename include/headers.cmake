@@ -27,6 +27,7 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/quantile.hpp
     fairlead/assign/sinkhorn.hpp)
 set(FAIRLEAD_HEADERS_balance
+    fairlead/balance/detail/best_of_row.hpp
     fairlead/balance/detail/expert_sums.hpp
     fairlead/balance/detail/row_loop.hpp
     fairlead/balance/detail/row_terms.hpp

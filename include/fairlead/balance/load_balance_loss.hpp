@@ -2,11 +2,11 @@
 #pragma once
 /// @file
 /// @brief Punish the product of load and probability: the auxiliary loss of Switch, GShard and their successors.
+#include <fairlead/balance/detail/best_of_row.hpp>
 #include <fairlead/balance/detail/row_loop.hpp>
 #include <fairlead/balance/detail/row_terms.hpp>
 #include <fairlead/concepts/balance_signal.hpp>
 #include <fairlead/core/implementation.hpp>
-#include <fairlead/core/order.hpp>
 #include <fairlead/exec/serial.hpp>
 
 #include <algorithm>
@@ -213,23 +213,11 @@ struct group_factors_task {
     auto const factor = static_cast<float>(valid == 0 ? 0.0 : scale / static_cast<double>(valid));
     for (index_t e = 0; e < experts; ++e) { mine[e] *= factor; }
   }
-  // One scan a choice: the best one behind the last, by the order of selection.
   void count_best(float const* row, float* counts) const noexcept {
-    index_t last = -1;
-    for (index_t j = 0; j < routing.fan_out(); ++j) {
-      index_t best = -1;
-      for (index_t e = 0; e < experts; ++e) {
-        bool const allowed = context->expert_mask.empty() || context->expert_mask[static_cast<std::size_t>(e)] != 0;
-        if (!allowed || !is_candidate(row[e]) || (last >= 0 && !before(row, last, e))) { continue; }
-        if (best < 0 || before(row, e, best)) { best = e; }
-      }
-      if (best < 0) { return; }
-      counts[best] += 1.0F;
-      last = best;
-    }
-  }
-  [[nodiscard]] static bool before(float const* keys, index_t a, index_t b) noexcept {
-    return comes_before(keys[a], static_cast<std::int32_t>(a), keys[b], static_cast<std::int32_t>(b));
+    std::uint8_t const* const allowed = context->expert_mask.empty() ? nullptr : context->expert_mask.data();
+    std::int32_t ids[most_best_of_row];
+    best_of_row(row, allowed, experts, routing.fan_out(), ids);
+    for (index_t j = 0; j < routing.fan_out() && ids[j] >= 0; ++j) { counts[ids[j]] += 1.0F; }
   }
 };
 
@@ -267,6 +255,7 @@ struct implementation<load_balance_loss<Share, Scope, Counted>, Backend> {
     index_t const experts = logits.cols();
     FAIRLEAD_EXPECTS(static_cast<index_t>(state.counts.size()) == experts, "the state is for another number of experts",
                      state.counts.size(), experts);
+    if constexpr (std::same_as<Counted, best_scores>) { detail::expect_few_choices(routing.fan_out()); }
     if (tokens == 0 || routing.fan_out() == 0 || state.batch_tokens == 0) { return 0.0; }
     workspace::scope const give_back(ws);
     index_t const groups = loss.groups(tokens);

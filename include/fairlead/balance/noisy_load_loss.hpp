@@ -2,6 +2,7 @@
 #pragma once
 /// @file
 /// @brief Punish uneven expected loads of routers with noise: each copy counts by its probability of being chosen.
+#include <fairlead/balance/detail/best_of_row.hpp>
 #include <fairlead/balance/detail/expert_sums.hpp>
 #include <fairlead/concepts/balance_signal.hpp>
 #include <fairlead/concepts/noisy_logits.hpp>
@@ -72,7 +73,7 @@ struct noisy_load_loss {
   /// @param ws at least `workspace_bytes(tokens, experts)`
   /// @returns this rank's part of the loss, coefficient included
   /// @throws contract_violation (level 1) on a shape mismatch
-  /// @complexity O(tokens x experts x k), no allocation
+  /// @complexity O(tokens x experts x k) at most, no allocation
   /// @determinism the same bits at any number of threads
   template <host_backend Backend>
   double add_gradient(Backend const& on, matrix_view<float const> logits, const_routing_view routing,
@@ -83,7 +84,8 @@ struct noisy_load_loss {
     index_t const experts = state.experts;
     FAIRLEAD_EXPECTS(source.experts() == experts && source.logit_columns() == logits.cols(),
                      "name the noise of the router that the layer uses", source.experts(), logits.cols());
-    if (tokens == 0 || state.batch_tokens == 0) { return 0.0; }
+    detail::expect_few_choices(routing.fan_out());
+    if (tokens == 0 || routing.fan_out() == 0 || state.batch_tokens == 0) { return 0.0; }
     workspace::scope const give_back(ws);
     auto const sums = ws.take<double>(experts);
     auto const slopes = ws.take<double>(experts);
@@ -128,16 +130,9 @@ struct noisy_load_loss {
         return;
       }
       // The k-th and the next, by the order of selection; none: nothing to beat.
-      index_t last = -1, next = -1;
-      for (index_t j = 0; j <= fan_out; ++j) {
-        index_t const after = next;
-        next = -1;
-        for (index_t e = 0; e < experts; ++e) {
-          if (!is_candidate(noisy[e]) || (j > 0 && (after < 0 || !before(noisy, after, e)))) { continue; }
-          if (next < 0 || before(noisy, e, next)) { next = e; }
-        }
-        if (j < fan_out) { last = next; }
-      }
+      std::int32_t best[detail::most_best_of_row];
+      detail::best_of_row(noisy, nullptr, experts, fan_out + 1, best);
+      index_t const last = best[fan_out - 1], next = best[fan_out];
       float* const grad_noisy = scratch + 2 * experts;
       float* const grad_deviation = scratch + 3 * experts;
       if (slopes != nullptr) { std::fill_n(grad_noisy, 2 * experts, 0.0F); }

@@ -6,6 +6,9 @@
 #include <fairlead/route/detail/normal_words.hpp>
 #include <fairlead/route/top_k.hpp>
 
+#include <algorithm>
+#include <limits>
+
 FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Choose the k best noisy logits and weigh them by the softmax over the chosen; the deviation is learned.
@@ -59,7 +62,7 @@ struct noisy_top_k {
   /// @param[out] grad_logits overwritten. @shape{tokens x 2 experts}
   /// @param ws at least `workspace_bytes(tokens)`
   /// @throws contract_violation (level 1) on wrong shapes or fields
-  /// @complexity O(tokens x experts); no allocation
+  /// @complexity O(tokens x (experts + k)); no allocation
   template <execution_backend Backend>
   void backward(Backend const& on, matrix_view<float const> logits, route_context const& context,
                 const_routing_view out, matrix_view<float const> grad_weights, matrix_view<float> grad_logits,
@@ -67,10 +70,11 @@ struct noisy_top_k {
     check(logits);
     FAIRLEAD_EXPECTS(grad_logits.rows() == logits.rows() && grad_logits.cols() == logit_columns(),
                      "grad_logits must be tokens x 2 experts", grad_logits.rows(), grad_logits.cols());
-    workspace::scope const scope(ws);
-    matrix_view<float> const clean(grad_logits.data(), grad_logits.rows(), experts(), grad_logits.stride());
-    choice().backward(on, seen(on, logits, context, ws), context, out, grad_weights, clean, ws);
-    implementation<noisy_top_k, Backend>::spread(*this, on, logits, context, grad_logits);
+    detail::check_route(context, experts(), k, scale, clean_half(logits), out);
+    FAIRLEAD_EXPECTS(grad_weights.rows() == logits.rows() && grad_weights.cols() == k,
+                     "grad_weights must be tokens x k", grad_weights.rows(), grad_weights.cols());
+    (void)ws;
+    implementation<noisy_top_k, Backend>::backward(*this, on, logits, context, out, grad_weights, grad_logits);
   }
   /// @brief See `noisy_logits_source`.
   /// @param context phase, seed, step, masks
@@ -79,8 +83,8 @@ struct noisy_top_k {
   /// @param[out] noisy @shape{experts}
   /// @param[out] deviation @shape{experts}
   /// @returns whether there is noise
-  [[nodiscard]] FAIRLEAD_HD bool noisy_logits(route_context const& context, index_t row, float const* logits,
-                                              float* noisy, float* deviation) const noexcept;
+  [[nodiscard]] bool noisy_logits(route_context const& context, index_t row, float const* logits, float* noisy,
+                                  float* deviation) const noexcept;
   /// @brief See `noisy_logits_source`.
   /// @param context phase, seed, step, masks
   /// @param row row of the batch
@@ -88,9 +92,8 @@ struct noisy_top_k {
   /// @param grad_noisy @shape{experts}
   /// @param grad_deviation @shape{experts}
   /// @param[in,out] grad_logits added to. @shape{2 experts}
-  FAIRLEAD_HD void noisy_logits_backward(route_context const& context, index_t row, float const* logits,
-                                         float const* grad_noisy, float const* grad_deviation,
-                                         float* grad_logits) const noexcept;
+  void noisy_logits_backward(route_context const& context, index_t row, float const* logits, float const* grad_noisy,
+                             float const* grad_deviation, float* grad_logits) const noexcept;
 
  private:
   void check(matrix_view<float const> logits) const {
@@ -99,11 +102,14 @@ struct noisy_top_k {
     FAIRLEAD_EXPECTS(floor >= 0.0F && floor < std::numeric_limits<float>::infinity(),
                      "the least deviation must be finite and not negative", floor);
   }
+  [[nodiscard]] matrix_view<float const> clean_half(matrix_view<float const> logits) const {
+    return {logits.data(), logits.rows(), experts(), logits.stride()};
+  }
   // What the choice is made on: a view of the clean half, or the noisy logits.
   template <class Backend>
   [[nodiscard]] matrix_view<float const> seen(Backend const& on, matrix_view<float const> logits,
                                               route_context const& context, workspace& ws) const {
-    if (context.phase == phase::evaluate) { return {logits.data(), logits.rows(), experts(), logits.stride()}; }
+    if (context.phase == phase::evaluate) { return clean_half(logits); }
     matrix_view<float> const noisy(ws.take<float>(logits.rows() * experts()).data(), logits.rows(), experts());
     implementation<noisy_top_k, Backend>::apply(*this, on, logits, context, noisy);
     return noisy;
@@ -111,98 +117,100 @@ struct noisy_top_k {
 };
 
 namespace detail {
-/// Walks the experts of a row by fours and calls f(expert, normal number).
-template <class Function>
-FAIRLEAD_HD void each_normal(route_context const& context, index_t row, index_t experts, Function f) {
-  for (index_t e = 0; e < experts; e += 4) {
-    auto const words = routing_words(context, row, e / 4, experts);
-    for (unsigned i = 0; i < 4 && e + i < experts; ++i) { f(e + i, normal_of(words, i)); }
-  }
-}
-/// Adds the noise of one element.
-struct add_noise {
-  float const* logits;
-  float* noisy;
-  float* deviation;  // may be null
-  index_t experts;
-  float floor;
-  FAIRLEAD_HD void operator()(index_t e, float number) const noexcept {
-    float const width = numeric::sum(numeric::softplus(logits[experts + e]), floor);
-    noisy[e] = numeric::fused(width, number, logits[e]);
-    if (deviation != nullptr) { deviation[e] = width; }
-  }
-};
-/// From the gradient of a noisy logit to that of its noise logit.
-struct spread_noise {
-  float const* logits;
-  float* grad_logits;
-  index_t experts;
-  FAIRLEAD_HD void operator()(index_t e, float number) const noexcept {
-    float const grad = grad_logits[e];
-    // Zero where nothing was chosen, whatever the noise logit holds.
-    grad_logits[experts + e] = grad != 0.0F ? grad * number * numeric::sigmoid(logits[experts + e]) : 0.0F;
-  }
-};
-/// The same when the deviation has a gradient of its own; adds.
-struct add_noise_gradient {
-  float const* logits;
-  float const* grad_noisy;
-  float const* grad_deviation;
-  float* grad_logits;
-  index_t experts;
-  FAIRLEAD_HD void operator()(index_t e, float number) const noexcept {
-    grad_logits[e] += grad_noisy[e];
-    float const grad = numeric::fused(grad_noisy[e], number, grad_deviation[e]);
-    if (grad != 0.0F) { grad_logits[experts + e] += grad * numeric::sigmoid(logits[experts + e]); }
-  }
-};
 /// Rows a task handles.
 inline constexpr index_t noise_rows = 32;
-/// Applies or spreads noise over a block of rows.
-struct noise_block {
+/// Writes noisy logits, and deviations unless null, of one row.
+inline void add_noise(noisy_top_k const& router, route_context const& context, index_t row, float const* logits,
+                      float* noisy, float* deviation) noexcept {
+  index_t const experts = router.experts();
+  for (index_t first = 0; first < experts; first += normal_chunk) {
+    index_t const count = std::min(normal_chunk, experts - first);
+    float numbers[normal_chunk];
+    float widths[normal_chunk];
+    normal_numbers(context, row, experts, first, count, numbers);
+    float const* const clean = logits + first;
+    for (index_t e = 0; e < count; ++e) { widths[e] = numeric::sum(numeric::softplus(clean[experts + e]), router.floor); }
+    for (index_t e = 0; e < count; ++e) { noisy[first + e] = numeric::fused(widths[e], numbers[e], clean[e]); }
+    if (deviation != nullptr) { std::copy_n(widths, count, deviation + first); }
+  }
+}
+/// Applies noise to a block of rows.
+struct add_noise_block {
   noisy_top_k router;
   matrix_view<float const> logits;
   route_context context;
   matrix_view<float> out;
-  bool spreads;
   void operator()(index_t block) const {
-    index_t const last = (block + 1) * noise_rows < out.rows() ? (block + 1) * noise_rows : out.rows();
+    index_t const last = std::min((block + 1) * noise_rows, out.rows());
+    for (index_t t = block * noise_rows; t < last; ++t) { add_noise(router, context, t, logits.row(t), out.row(t), nullptr); }
+  }
+};
+/// The random number of one expert of a token.
+[[nodiscard]] inline float normal_number(route_context const& context, index_t row, index_t experts, index_t expert) noexcept {
+  return normal_of(routing_words(context, row, expert / 4, experts), static_cast<unsigned>(expert % 4));
+}
+/// Gradients of a block of rows: only chosen logits, and their noise, have one.
+struct noisy_gradient_block {
+  noisy_top_k router;
+  matrix_view<float const> logits;
+  route_context context;
+  const_routing_view out;
+  matrix_view<float const> grad_weights;
+  matrix_view<float> grad_logits;
+  void operator()(index_t block) const {
+    index_t const last = std::min((block + 1) * noise_rows, logits.rows());
+    index_t const experts = router.experts();
+    bool const noisy = context.phase != phase::evaluate;
+    float chosen[max_fan_out], numbers[max_fan_out], weight[max_fan_out], grad_chosen[max_fan_out];
     for (index_t t = block * noise_rows; t < last; ++t) {
-      if (!spreads) {
-        each_normal(context, t, router.experts(),
-                    add_noise{logits.row(t), out.row(t), nullptr, router.experts(), router.floor});
-      } else if (context.phase == phase::evaluate) {
-        for (index_t e = 0; e < router.experts(); ++e) { out.row(t)[router.experts() + e] = 0.0F; }
-      } else {
-        each_normal(context, t, router.experts(), spread_noise{logits.row(t), out.row(t), router.experts()});
+      float const* const row = logits.row(t);
+      float* const grad = grad_logits.row(t);
+      std::fill_n(grad, 2 * experts, 0.0F);
+      for (index_t j = 0; j < router.k; ++j) {
+        index_t const e = to_index(out.experts(t, j));
+        chosen[j] = minus_infinity;
+        if (e < 0) { continue; }
+        numbers[j] = noisy ? normal_number(context, t, experts, e) : 0.0F;
+        chosen[j] = noisy ? numeric::fused(numeric::sum(numeric::softplus(row[experts + e]), router.floor), numbers[j], row[e]) : row[e];
+      }
+      weighting<raw_score, softmax_over_chosen>::gradient(chosen, grad_weights.row(t), router.k, router.scale, {}, weight, grad_chosen);
+      for (index_t j = 0; j < router.k; ++j) {
+        index_t const e = to_index(out.experts(t, j));
+        if (e < 0) { continue; }
+        grad[e] = grad_chosen[j];
+        grad[experts + e] = noisy ? grad_chosen[j] * numbers[j] * numeric::sigmoid(row[experts + e]) : 0.0F;
       }
     }
   }
 };
 }  // namespace detail
 
-FAIRLEAD_HD inline bool noisy_top_k::noisy_logits(route_context const& context, index_t row, float const* logits,
-                                                  float* noisy, float* deviation) const noexcept {
+inline bool noisy_top_k::noisy_logits(route_context const& context, index_t row, float const* logits, float* noisy,
+                                      float* deviation) const noexcept {
   bool const active = context.phase != phase::evaluate;
   if (active) {
-    detail::each_normal(context, row, experts(), detail::add_noise{logits, noisy, deviation, experts(), floor});
+    detail::add_noise(*this, context, row, logits, noisy, deviation);
+  } else {
+    std::copy_n(logits, experts(), noisy);
+    std::fill_n(deviation, experts(), 0.0F);
   }
   for (index_t e = 0; e < experts(); ++e) {
-    if (!active) {
-      noisy[e] = logits[e];
-      deviation[e] = 0.0F;
-    }
     if (!detail::allows(context, e)) { noisy[e] = detail::minus_infinity; }
   }
   return active;
 }
-FAIRLEAD_HD inline void noisy_top_k::noisy_logits_backward(route_context const& context, index_t row,
-                                                           float const* logits, float const* grad_noisy,
-                                                           float const* grad_deviation,
-                                                           float* grad_logits) const noexcept {
+inline void noisy_top_k::noisy_logits_backward(route_context const& context, index_t row, float const* logits,
+                                               float const* grad_noisy, float const* grad_deviation,
+                                               float* grad_logits) const noexcept {
   if (context.phase == phase::evaluate) { return; }
-  detail::each_normal(context, row, experts(),
-                      detail::add_noise_gradient{logits, grad_noisy, grad_deviation, grad_logits, experts()});
+  for (index_t e = 0; e < experts(); ++e) {
+    float grad = grad_deviation[e];
+    if (grad_noisy[e] != 0.0F) {  // random numbers are made where they count
+      grad_logits[e] += grad_noisy[e];
+      grad = numeric::fused(grad_noisy[e], detail::normal_number(context, row, experts(), e), grad);
+    }
+    if (grad != 0.0F) { grad_logits[experts() + e] += grad * numeric::sigmoid(logits[experts() + e]); }
+  }
 }
 
 /// @brief Host text of what `noisy_top_k` adds to its choice.
@@ -212,13 +220,14 @@ struct implementation<noisy_top_k, Backend> {
   static void apply(noisy_top_k const& router, Backend const& on, matrix_view<float const> logits,
                     route_context const& context, matrix_view<float> noisy) {
     on.for_each((noisy.rows() + detail::noise_rows - 1) / detail::noise_rows,
-                detail::noise_block{router, logits, context, noisy, false});
+                detail::add_noise_block{router, logits, context, noisy});
   }
-  /// Fills the second half of the gradients from the first.
-  static void spread(noisy_top_k const& router, Backend const& on, matrix_view<float const> logits,
-                     route_context const& context, matrix_view<float> grad_logits) {
-    on.for_each((grad_logits.rows() + detail::noise_rows - 1) / detail::noise_rows,
-                detail::noise_block{router, logits, context, grad_logits, true});
+  /// See `noisy_top_k::backward`.
+  static void backward(noisy_top_k const& router, Backend const& on, matrix_view<float const> logits,
+                       route_context const& context, const_routing_view out, matrix_view<float const> grad_weights,
+                       matrix_view<float> grad_logits) {
+    on.for_each((logits.rows() + detail::noise_rows - 1) / detail::noise_rows,
+                detail::noisy_gradient_block{router, logits, context, out, grad_weights, grad_logits});
   }
 };
 /// @brief A token of this router never sees its batch-mates.

@@ -16,6 +16,23 @@ namespace detail {
   unsigned const pair = position & 2U;
   return numeric::normal(words[pair], words[pair + 1] - (position & 1U) * 0x40000000U);
 }
+/// Experts whose numbers are made together.
+inline constexpr index_t normal_chunk = 64;
+/// The standard normal numbers of experts [first, first + count) of a token; `first` is a multiple of 4.
+inline void normal_numbers(route_context const& context, index_t row, index_t experts, index_t first, index_t count,
+                           float* numbers) noexcept {
+  // Words first: the loop over them has no branch and no call.
+  std::uint32_t radius[normal_chunk];
+  std::uint32_t angle[normal_chunk];
+  for (index_t e = 0; e < count; e += 4) {
+    auto const words = routing_words(context, row, (first + e) / 4, experts);
+    for (unsigned i = 0; i < 4; ++i) {
+      radius[e + i] = words[i & 2U];
+      angle[e + i] = words[(i & 2U) + 1] - (i & 1U) * 0x40000000U;
+    }
+  }
+  for (index_t e = 0; e < count; ++e) { numbers[e] = numeric::normal(radius[e], angle[e]); }
+}
 /// A standard Gumbel number, -log(-log u), from one word.
 [[nodiscard]] FAIRLEAD_HD inline float gumbel_of(std::uint32_t word) noexcept {
   float const u = philox::to_uniform(word);
