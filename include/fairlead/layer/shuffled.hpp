@@ -30,8 +30,10 @@ struct shuffled_record {
   buffer<value_type> tokens{};         ///< rows the layer saw. @shape{plan.received x input width}
   buffer<value_type> outputs{};        ///< its outputs, in backward their gradients. @shape{plan.received x output width}
   buffer<value_type> grad_tokens{};    ///< gradients of `tokens`
-  buffer<std::uint8_t> own_mask{}, token_mask{};   ///< masks of both sides
-  buffer<std::int32_t> own_ids{}, token_ids{};     ///< token ids of both sides
+  buffer<std::uint8_t> own_mask{};     ///< masks of this rank's rows in the order of sending
+  buffer<std::uint8_t> token_mask{};   ///< masks of the rows that the layer saw
+  buffer<std::int32_t> own_ids{};      ///< token ids of this rank's rows in the order of sending
+  buffer<std::int32_t> token_ids{};    ///< token ids of the rows that the layer saw
 };
 
 /// @brief A layer that sees, on each rank, a random sample of the tokens of all ranks.

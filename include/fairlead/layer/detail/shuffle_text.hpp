@@ -23,7 +23,8 @@ struct shuffle_plan {
   buffer<std::int32_t> place{};       ///< place that each row is sent at: the inverse. @shape{tokens}
   std::vector<index_t> send{};        ///< first place for each rank. @shape{ranks + 1}
   std::vector<index_t> receive{};     ///< first row from each rank. @shape{ranks + 1}
-  std::vector<index_t> send_elements{}, receive_elements{};  ///< the same in elements of the exchange under way
+  std::vector<index_t> send_elements{};     ///< `send` in elements of the exchange under way
+  std::vector<index_t> receive_elements{};  ///< `receive` in elements of the exchange under way
   std::vector<std::int64_t> gathered{};  ///< what each rank said: tokens, first token, what it has. @shape{3 ranks}
   index_t received = 0;               ///< rows that arrive here
   /// @returns rows of this rank
