@@ -284,6 +284,13 @@ TEST_CASE("gates with two projections and by angle keep the laws") {
                              {.tokens = 1, .width = 1, .experts = 1}));
 }
 
+TEST_CASE("gates with noisy input keep the laws, in the phase that the kit gives them") {
+  CHECK(fl::laws::check_gate(fl::noisy_input<fl::linear_gate<>>{.gate = {.width = 6, .experts = 4}, .noise = {.epsilon = 0.3F}},
+                             fl::serial{}, {}));
+  CHECK(fl::laws::check_gate(fl::noisy_input<fl::linear_gate<>, fl::input_dropout>{.gate = {.width = 6, .experts = 4}}, fl::serial{}, {}));
+  CHECK(fl::laws::check_gate(fl::noisy_input<fl::cosine_gate<>>{.gate = {.width = 6, .experts = 4, .projected = 3}}, fl::serial{}, {}));
+}
+
 TEST_CASE("cosine_gate: scale 2 at the start, cosines whatever the lengths, zero tokens without NaN") {
   fl::cosine_gate<> const gate{.width = 2, .experts = 2, .projected = 2};
   std::vector<float> parameters{1, 0, 0, 1, 3, 0, 0, 0.01F, 0};  // identity; axes of other lengths; tau = log 2

@@ -15,7 +15,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// - `keeps_own_row`: the copy returns its own token, times its weight, instead of an expert's output;
 /// - `renormalises`: the weights of the surviving copies of a token are divided by their sum;
 /// - `reassigns`: the copy may go to another expert; decided on each source rank before loads are exchanged, so the
-///   capacity must be of scope rank. Such a policy has `reassign(...)`, called once a rank with the copies in service
+///   capacity must be of scope rank or none. Such a policy has `reassign(...)`, called once a rank with the copies in service
 ///   order.
 template <class Overflow>
 concept overflow_policy = requires {

@@ -40,7 +40,7 @@ struct no_noise {
 /// @brief Multiply each logit by a uniform number in [1 - epsilon, 1 + epsilon] (Switch jitter, on the logits).
 ///
 /// Switch jitters the input of the gate; on the logits the effect on the choice is of the same size and no copy of the
-/// tokens is needed.
+/// tokens is needed. `noisy_input` (`route/input_noise.hpp`) jitters the input.
 /// @source{Switch Transformers code, input jitter}
 struct multiplicative_jitter {
   float epsilon = 1e-2F;  ///< half width, in [0, 1)
