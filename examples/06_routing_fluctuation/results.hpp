@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace routing_fluctuation {
@@ -121,7 +122,7 @@ class report {
     std::ofstream summary(to / "summary.csv"), runs(to / "runs.csv"), distribution(to / "distribution.csv"), curves(to / "curves.csv");
     summary << "composition,seeds";
     for (auto const& [name, unused] : columns) { summary << ',' << name << ',' << name << "_half_width"; }
-    summary << '\n';
+    summary << ",perplexity_minus_first,perplexity_minus_first_half_width\n";
     for (std::string const& name : names_) {
       if (count(name) == 0) { continue; }
       summary << name << ',' << count(name);
@@ -129,7 +130,8 @@ class report {
         estimate const made = over(name, value);
         summary << ',' << made.mean << ',' << made.half;
       }
-      summary << '\n';
+      estimate const difference = over_first(name);
+      summary << ',' << difference.mean << ',' << difference.half << '\n';
     }
     runs << "composition,seed";
     for (auto const& [name, unused] : columns) { runs << ',' << name; }
@@ -179,6 +181,19 @@ class report {
     std::vector<double> values;
     for (outcome const& run : outcomes_) {
       if (run.name == name) { values.push_back(value(run)); }
+    }
+    return estimate::of(values);
+  }
+  // Perplexity minus that of the first composition, seed by seed: both saw the same text from the same start, so that
+  // the difference is known better than either.
+  [[nodiscard]] estimate over_first(std::string_view name) const {
+    std::vector<double> values;
+    for (outcome const& run : outcomes_) {
+      for (outcome const& first : outcomes_) {
+        if (run.name == name && first.name == names_.front() && first.seed == run.seed) {
+          values.push_back(std::exp(run.validation_loss) - std::exp(first.validation_loss));
+        }
+      }
     }
     return estimate::of(values);
   }
