@@ -70,10 +70,9 @@ struct basic_expert_choice {
     if (logits.rows() == 0) { return; }
     workspace::scope const scope(ws);
     float const* const columns = detail::make_columns<over_experts>(on, logits, context, ws);
-    detail::choose_by_columns(on, columns, experts(), take{capacity(valid_tokens(context, logits.rows()))}, out, ws);
-    if constexpr (over_experts) {
-      detail::weigh_ids(choice(), on, logits, context, out, ws);
-    } else {
+    detail::choose_by_columns<over_experts>(
+        on, columns, experts(), take{capacity(valid_tokens(context, logits.rows()))}, scale, out, ws);
+    if constexpr (!over_experts) {
       detail::weigh_by_token_shares(on, columns, logits, scale, shares.divide_by_choices, out, ws);
     }
   }

@@ -86,8 +86,7 @@ struct token_rounding {
     float* const columns = detail::make_columns<true>(on, logits, context, ws);
     index_t const rows = detail::column_rows;
     on.for_each((tokens + rows - 1) / rows, demote_rows{columns, experts(), chosen});
-    detail::choose_by_columns(on, columns, experts(), rounded_count{tile, rounding}, out, ws);
-    detail::weigh_ids(choice(fan_out()), on, logits, context, out, ws);
+    detail::choose_by_columns<true>(on, columns, experts(), rounded_count{tile, rounding}, scale, out, ws);
   }
   /// @brief Derive the loss by the logits; see `token_choice::backward`.
   /// @param on host backend
@@ -106,12 +105,6 @@ struct token_rounding {
   }
 
  private:
-  // Keys of tokens that did not choose the expert: below all true choices, in the order of their shares. Shares lie in
-  // [0, 1]; moving their ordered bits down by 2^30 makes them negative and keeps the order exactly (share - 1 would round).
-  [[nodiscard]] static float demoted(float share) noexcept {
-    std::uint32_t const moved = ordered_bits(share) - 0x40000000U;
-    return is_candidate(share) ? std::bit_cast<float>(~moved) : share;
-  }
   struct demote_rows {
     float* columns;
     index_t experts;
@@ -127,7 +120,7 @@ struct token_rounding {
         }
       }
       for (index_t e = 0; e < experts; ++e) {
-        for (index_t t = first; t < last; ++t) { columns[e * tokens + t] = demoted(columns[e * tokens + t]); }
+        for (index_t t = first; t < last; ++t) { columns[e * tokens + t] = detail::demoted(columns[e * tokens + t]); }
       }
       for (index_t t = first; t < last; ++t) {
         for (index_t j = 0; j < chosen.fan_out(); ++j) {
@@ -142,7 +135,7 @@ struct token_rounding {
     tile_rounding rounding;
     index_t operator()(float const* column, index_t tokens, index_t) const noexcept {
       index_t copies = 0;
-      for (index_t t = 0; t < tokens; ++t) { copies += column[t] >= 0.0F ? 1 : 0; }
+      for (index_t t = 0; t < tokens; ++t) { copies += column[t] >= 0.0F ? 1 : 0; }  // the demoted are below 0
       return round_to_tile(copies, tile, rounding);
     }
   };
