@@ -18,7 +18,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// The upper end of every comparison: no assignment is worth more. `ok` says that every token was served, `infeasible`
 /// that a token has fewer than fan_out usable experts; capacities are neither kept nor checked against each other. Warm
 /// prices are not read (routing by frozen prices is a router's business).
-/// @source{stablemoe, greedy assignment of the reference code}
+/// @source{StableMoE, greedy assignment of its code; BASE, evaluation}
 struct greedy_argmax {
   /// @brief Scratch of `solve`.
   /// @param tokens number of tokens
@@ -80,7 +80,7 @@ static_assert(assignment_solver_on<greedy_argmax, serial>);
 /// Good prices (of an earlier batch, of `sinkhorn` or `quantile_sweep`) leave little surplus and make it nearly exact;
 /// without prices it pays for every crowded expert. Copies that have no expert to go to are placed along chains of
 /// moves, so `ok` is a complete assignment that keeps all capacities, and `infeasible` means that none exists.
-/// @source{stablemoe, greedy balanced assignment; the chains are this library's}
+/// @source{StableMoE, greedy assignment of its code as the start; moves and chains are own}
 struct greedy_repair {
   /// @brief Scratch of `solve`.
   /// @param tokens number of tokens

@@ -152,7 +152,7 @@ static_assert(assignment_solver_on<greedy_edge_sort, serial>);
 /// Early experts take as many as their upper capacity allows, late ones what is left; the order is drawn from the seed,
 /// so that no expert is always last: change the seed every step. Scores are not changed. What is left over is repaired
 /// as in `greedy_repair`. Ties go to the lower token. Warm prices are not read; no prices, its bound is +inf.
-/// @source{stablemoe, greedy balanced assignment of the reference code, which overwrites the scores}
+/// @source{StableMoE, greedy balanced assignment of its code, which overwrites the scores}
 struct greedy_expert_order {
   std::uint64_t seed = 0;  ///< names the order of the experts
 

@@ -27,7 +27,7 @@ enum class quantile_rule {
 /// Sweeps end early when no price moves. Generic scores are nearly balanced after a few sweeps; identical rows are not,
 /// whatever the prices: the repair splits them. The bound is the dual function at the prices. `single_cut` knows no lower
 /// capacities: it aims at the upper ones.
-/// @source{assignment.md 2.4; megatron-core, quantile balancing (single_cut)}
+/// @source{Megatron-core, quantile balancing (single_cut); the exact steps are own}
 struct quantile_sweep {
   index_t sweeps = 8;                               ///< most sweeps, >= 0
   double damping = 0.5;                             ///< share of the way that `all_at_once` goes, in (0, 1]

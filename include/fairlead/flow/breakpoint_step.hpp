@@ -89,7 +89,6 @@ struct one_column_run : price_columns<Score> {
 /// @throws contract_violation (level 1) on a shape mismatch, a damping outside (0, 1], or too small a workspace
 /// @complexity O(tokens x experts) on average, two reads of the scores; no allocation
 /// @determinism equal bits at any number of threads
-/// @source{assignment, quantile sweeps with exact coordinate breakpoints}
 template <host_backend Backend, class Score>
 void breakpoint_step(Backend const& on, assignment_problem<Score> const& problem, double damping,
                      std::span<double const> prices, std::span<double> next, workspace& ws) {

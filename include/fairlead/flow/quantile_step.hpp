@@ -168,7 +168,7 @@ void check_quantile_step(matrix_view<Score const> scores, index_t fan_out, std::
 /// @throws contract_violation (level 1) on a shape mismatch or too small a workspace
 /// @complexity O(tokens x experts) on average, two reads of the scores; no allocation
 /// @determinism equal bits at any number of threads: only comparisons, and one subtraction a key
-/// @source{megatron-core, quantile balancing: router.py}
+/// @source{Megatron-core, quantile balancing, router.py}
 template <host_backend Backend, class Score>
 void quantile_step(Backend const& on, matrix_view<Score const> scores, index_t fan_out,
                    std::span<index_t const> capacity, std::span<std::uint8_t const> token_mask,

@@ -48,21 +48,20 @@ template <class Score>
     if (!is_valid(problem, t)) { continue; }
     std::vector<double> next(best.size(), no_value);
     // Choose experts in ascending order; `load` already holds those chosen.
-    std::function<void(std::size_t, std::size_t, index_t, double)> const choose =
-        [&](std::size_t first, std::size_t load, index_t left, double value) {
-          if (left == 0) {
-            next[load] = std::max(next[load], value);
-            return;
-          }
-          for (std::size_t e = first; e < experts; ++e) {
-            double const score = pair_value(problem.scores(t, static_cast<index_t>(e)));
-            if (score > no_value && load / weight[e] % digits[e] + 1 < digits[e]) {
-              choose(e + 1, load + weight[e], left - 1, value + score);
-            }
-          }
-        };
+    auto const choose = [&](auto const& self, std::size_t first, std::size_t load, index_t left, double value) -> void {
+      if (left == 0) {
+        next[load] = std::max(next[load], value);
+        return;
+      }
+      for (std::size_t e = first; e < experts; ++e) {
+        double const score = pair_value(problem.scores(t, static_cast<index_t>(e)));
+        if (score > no_value && load / weight[e] % digits[e] + 1 < digits[e]) {
+          self(self, e + 1, load + weight[e], left - 1, value + score);
+        }
+      }
+    };
     for (std::size_t load = 0; load < best.size(); ++load) {
-      if (best[load] > no_value) { choose(0, load, problem.fan_out, best[load]); }
+      if (best[load] > no_value) { choose(choose, 0, load, problem.fan_out, best[load]); }
     }
     best.swap(next);
   }
@@ -87,7 +86,7 @@ template <class Score>
   std::vector<index_t> taken(tokens, 0);
   std::vector<char> seen;
   std::span<index_t const> limit;
-  std::function<bool(std::size_t)> const grow = [&](std::size_t t) -> bool {
+  auto const grow = [&](auto const& self, std::size_t t) -> bool {
     for (std::size_t e = 0; e < experts; ++e) {
       if (seen[e] != 0 || used[t][e] != 0 ||
           !(pair_value(problem.scores(static_cast<index_t>(t), static_cast<index_t>(e))) > no_value)) {
@@ -100,7 +99,7 @@ template <class Score>
         return true;
       }
       for (std::size_t other = 0; other < tokens; ++other) {
-        if (used[other][e] != 0 && grow(other)) {
+        if (used[other][e] != 0 && self(self, other)) {
           used[other][e] = 0;
           used[t][e] = 1;
           return true;
@@ -117,7 +116,7 @@ template <class Score>
       for (std::size_t t = 0; t < tokens; ++t) {
         if (!is_valid(problem, static_cast<index_t>(t)) || taken[t] == problem.fan_out) { continue; }
         seen.assign(experts, 0);
-        if (grow(t)) {
+        if (grow(grow, t)) {
           ++taken[t];
           grew = true;
         }
