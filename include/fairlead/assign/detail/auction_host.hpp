@@ -59,17 +59,7 @@ struct bid_rows {
       return static_cast<std::int64_t>(steps[e]) * control.factor - memory.price[e];
     };
     std::uint32_t const start = t % experts;
-    best_two seen;
-    // Ranks ascend along the loop, so the first of equal values wins.
-    auto const scan = [&](std::uint32_t first, std::uint32_t last, std::uint32_t shift) {
-      for (std::uint32_t e = first; e < last; ++e) {
-        if (steps[e] == forbidden_step) { continue; }
-        std::int64_t const value = value_at(e);
-        if (value > seen.second) { seen.see(value, e + shift); }
-      }
-    };
-    scan(start, experts, 0U - start);
-    scan(0, start, experts - start);
+    best_two const seen = scan(steps, experts, start);
     std::uint32_t const stays_at = raises                ? memory.target[t]
                                    : control.fresh != 0 && control.phases > 0 ? memory.complete[t]
                                                                               : no_expert;
@@ -80,6 +70,38 @@ struct bid_rows {
       memory.target[t] = decided.expert;
       memory.bid[t] = decided.bid;
     }
+  }
+  // In three passes over a piece of the row that a compiler turns into vectors: values and their best, who has it (from
+  // the token's own start on), the best of the others.
+  [[nodiscard]] best_two scan(std::uint32_t const* steps, std::uint32_t experts, std::uint32_t start) const {
+    constexpr std::uint32_t piece = 128;
+    std::int64_t const factor = control.factor;
+    std::int64_t values[piece];
+    best_two best;
+    for (std::uint32_t first = 0; first < experts; first += piece) {
+      std::uint32_t const count = std::min(piece, experts - first);
+      best_two here;
+      std::uint32_t const* const step = steps + first;
+      std::int64_t const* const price = memory.price + first;
+      std::int64_t largest = no_value;
+      for (std::uint32_t i = 0; i < count; ++i) {
+        auto const wide = static_cast<std::int64_t>(step[i]);
+        std::int64_t const worth = wide * factor - price[i];
+        values[i] = wide == static_cast<std::int64_t>(forbidden_step) ? no_value : worth;
+      }
+      for (std::uint32_t i = 0; i < count; ++i) { largest = values[i] > largest ? values[i] : largest; }
+      here.first = largest;
+      if (here.first == no_value || here.first < best.second) { continue; }
+      std::uint32_t holder = start > first && start < first + count ? start - first : 0;
+      while (values[holder] != here.first) { holder = holder + 1 < count ? holder + 1 : 0; }
+      values[holder] = no_value;
+      std::int64_t second = no_value;
+      for (std::uint32_t i = 0; i < count; ++i) { second = values[i] > second ? values[i] : second; }
+      here.second = second;
+      here.rank = first + holder >= start ? first + holder - start : first + holder + experts - start;
+      best.merge(here);
+    }
+    return best;
   }
 };
 
