@@ -14,12 +14,17 @@
 #include <fairlead/expert/gated_ffn.hpp>
 #include <fairlead/layer/moe_layer.hpp>
 #include <fairlead/route/cosine_gate.hpp>
+#include <fairlead/route/expert_choice.hpp>
+#include <fairlead/route/forced_choice.hpp>
 #include <fairlead/route/input_noise.hpp>
 #include <fairlead/route/linear_gate.hpp>
 #include <fairlead/route/noisy_linear_gate.hpp>
 #include <fairlead/route/noisy_top_k.hpp>
+#include <fairlead/route/replay.hpp>
 #include <fairlead/route/sampled_choice.hpp>
 #include <fairlead/route/shared_slots.hpp>
+#include <fairlead/route/sinkhorn_router.hpp>
+#include <fairlead/route/token_rounding.hpp>
 #include <fairlead/route/top_k.hpp>
 #include <fairlead/route/weight_norm.hpp>
 #include <fairlead/route/zero_experts.hpp>
@@ -162,4 +167,19 @@ TEST_CASE("a layer whose capacity counts in groups of tokens") {
                                         .dispatcher = {.order = {.group = 4}, .overflow = {.group = 4, .capacity = {.minimum = 1}}},
                                         .expert = expert};
   CHECK(compare(layer) > 30);
+}
+
+TEST_CASE("layers whose router looks at the whole batch, is forced or replayed: tokens with no expert and with all of them") {
+  fl::linear_gate<> const gate{.width = width, .experts = 4};
+  auto const check = [&](auto const& router, int least) {
+    CHECK(compare(fl::moe_layer{.gate = gate, .router = router, .expert = expert}) >= least);
+  };
+  check(fl::expert_choice{.experts = 4, .capacity_factor = 1.5}, 24);
+  check(fl::expert_choice_over_tokens{.experts = 4, .capacity_factor = 2.0, .max_choices = 2, .shares = {.divide_by_choices = true}}, 24);
+  check(fl::sinkhorn_router{.experts = 4, .k = 2}, 24);
+  check(fl::token_rounding{.experts = 4, .k = 1, .tile = 2, .rounding = fl::tile_rounding::up}, 24);
+  check(fl::forced_choice<fl::random_experts, fl::sigmoid_score, fl::not_renormalised>{.experts = 4, .k = 2}, 48);
+  fl::routing_log log(1, tokens, 2);
+  check(fl::replay<fl::softmax_top_k>{.router = {.experts = 4, .k = 2}, .log = &log, .mode = fl::replay_mode::record}, 24);
+  check(fl::replay<fl::softmax_top_k>{.router = {.experts = 4, .k = 2}, .log = &log, .mode = fl::replay_mode::play}, 48);
 }
