@@ -22,16 +22,16 @@ inline constexpr index_t sum_lanes = 256;                        // partial sums
 
 // Largest finite number of a score type.
 template <class Score>
-inline constexpr float largest_score = std::numeric_limits<float>::max();
+inline constexpr float largest_auction_score = std::numeric_limits<float>::max();
 template <>
-inline constexpr float largest_score<bfloat16> = std::bit_cast<float>(0x7F7F0000U);
+inline constexpr float largest_auction_score<bfloat16> = std::bit_cast<float>(0x7F7F0000U);
 
 // A score as the solver sees it: -inf for NaN, the largest finite number for +inf.
 template <class Score>
 [[nodiscard]] FAIRLEAD_HD inline float auction_score(Score score) noexcept {
   float const value = static_cast<float>(score);
   if (!(value > -std::numeric_limits<float>::infinity())) { return -std::numeric_limits<float>::infinity(); }
-  return value < largest_score<Score> ? value : largest_score<Score>;
+  return value < largest_auction_score<Score> ? value : largest_auction_score<Score>;
 }
 
 [[nodiscard]] FAIRLEAD_HD inline double power_of_two(int exponent) noexcept {
