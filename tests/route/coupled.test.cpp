@@ -60,7 +60,38 @@ std::vector<double> row_shares(fl::matrix<float> const& logits, fl::index_t t) {
   return softmax(row);
 }
 
+// Expert choice over tokens whose gradient forgets that a token's logit moves the weights of the others.
+struct forgets_others : fl::expert_choice_over_tokens {
+  template <class Backend>
+  void backward(Backend const& on, fl::matrix_view<float const> logits, fl::route_context const& context,
+                fl::const_routing_view out, fl::matrix_view<float const> grad_weights,
+                fl::matrix_view<float> grad_logits, fl::workspace& ws) const {
+    fl::expert_choice_over_tokens::backward(on, logits, context, out, grad_weights, grad_logits, ws);
+    for (fl::index_t t = 0; t < logits.rows(); ++t) {
+      if (experts_of_row(out, t) == 0) {
+        for (fl::index_t e = 0; e < logits.cols(); ++e) { grad_logits(t, e) = 0.0F; }
+      }
+    }
+  }
+  [[nodiscard]] static fl::index_t experts_of_row(fl::const_routing_view out, fl::index_t t) {
+    fl::index_t count = 0;
+    for (fl::index_t j = 0; j < out.fan_out(); ++j) { count += out.experts(t, j) != fl::expert_id::none ? 1 : 0; }
+    return count;
+  }
+};
+
 }  // namespace
+template <>
+inline constexpr bool fairlead::batch_coupled<forgets_others> = true;
+
+TEST_CASE("the law kit sees a gradient that forgets the other tokens of the batch") {
+  fl::laws::router_problem const problem{.tokens = 12, .seed = 3, .by_score = false};
+  CHECK(fl::laws::check_router(fl::expert_choice_over_tokens{.experts = 3, .capacity_factor = 0.5, .scale = 4.0F}, problem));
+  auto const found = fl::laws::check_router(
+      forgets_others{{.experts = 3, .capacity_factor = 0.5, .scale = 4.0F}}, problem);
+  CHECK_FALSE(found);
+  CHECK(found.reason().find("central differences") != std::string::npos);
+}
 
 TEST_CASE("expert choice keeps the laws, whatever the shares and the bound") {
   for (auto const& [experts, k] : {std::pair<int, int>{1, 1}, {3, 2}, {8, 0}, {20, 4}}) {
