@@ -37,7 +37,8 @@ struct balanced_flow {
   /// @param tokens number of tokens, < 2^25
   /// @param experts number of experts
   /// @param fan_out experts a token
-  /// @returns scratch bytes of `solve`
+  /// @returns scratch bytes of `solve`, about 2.5 times the scores. Most of it serves a last resort and is not touched
+  ///          otherwise: memory fresh from the system then costs address space only
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) const {
     return detail::flow_solve<float, serial>::bytes(tuning(), tokens, experts, fan_out);
   }
@@ -47,7 +48,7 @@ struct balanced_flow {
   /// @param[out] result owners, and prices if wanted
   /// @param ws at least `workspace_bytes(tokens, experts, fan_out)`
   /// @returns `ok`: optimal; `infeasible`: no assignment exists (owners none, prices 0, bound -inf); `iteration_limit`:
-  ///          stopped after 200 passes (owners none). `iterations` counts searches, `scans` passes over all scores
+  ///          rounding kept it from an end, not known to happen (owners none). `iterations` counts searches, `scans` passes over all scores
   /// @throws contract_violation (level 1) on shapes, capacities, or 2^25 tokens and more
   template <host_backend Backend, class Score>
   assignment_report solve(Backend const& on, assignment_problem<Score> const& problem, assignment_result const& result,

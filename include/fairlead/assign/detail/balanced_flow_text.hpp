@@ -34,7 +34,7 @@ struct assigned_value {
       Score const* const row = scores.row(t);
       expert_id* const mine = owner.row(t);
       auto const worth = [&](expert_id e) {
-        return static_cast<double>(clean_score(static_cast<float>(row[to_index(e)]))) - prices[to_index(e)];
+        return static_cast<double>(clean_score(row[to_index(e)])) - prices[to_index(e)];
       };
       if (sort) {
         std::sort(mine, mine + owner.cols(), [&](expert_id a, expert_id b) {
@@ -44,7 +44,7 @@ struct assigned_value {
         });
       }
       for (index_t j = 0; j < owner.cols(); ++j) {
-        sum += static_cast<double>(clean_score(static_cast<float>(row[to_index(mine[j])])));
+        sum += static_cast<double>(clean_score(row[to_index(mine[j])]));
       }
     }
     sums[block] = sum;
@@ -58,16 +58,16 @@ class flow_solve {
     int const nodes = static_cast<int>(experts) + 1;
     int const stride = padded(nodes);
     int const choices = static_cast<int>(std::max<index_t>(fan_out, 1));
-    index_t const dense = most_dense_tokens(tuning, tokens, stride);
     std::size_t const common = workspace_bytes<double>(stride) * 3 + workspace_bytes<float>(stride) * 2 +
                                workspace_bytes<index_t>(stride) * 6 + workspace_bytes<int>(tokens) * 2 +
                                workspace_bytes<double>(tokens / 1024 + 1) + workspace_bytes<float>(candidate_pass<Score>::scratch_size(stride) * 64);
-    std::size_t const small = price_search<double>::bytes(nodes) + dense_flow<double>::bytes(static_cast<int>(dense), nodes, choices);
+    // All pairs: small problems, and the last resort.
+    std::size_t const dense = price_search<double>::bytes(nodes) + dense_flow<double>::bytes(static_cast<int>(tokens), nodes, choices);
     std::size_t const large =
         price_search<double>::bytes(nodes) + candidate_table::bytes(tokens, static_cast<int>(experts)) +
         candidate_flow::bytes(tokens, nodes, choices) +
         workspace_bytes<float>(candidate_table::blocks(tokens) * candidate_pass<Score>::scratch_size(stride));
-    return common + std::max(small, large) + 64 * buffer_alignment;
+    return common + std::max(dense, large) + 64 * buffer_alignment;
   }
 
   flow_solve(flow_tuning const& tuning, Backend const& on, assignment_problem<Score> const& problem,
@@ -101,7 +101,7 @@ class flow_solve {
     for (int e = 0; e < experts_; ++e) {
       auto const i = static_cast<std::size_t>(e);
       lower_[e] = problem_.lower[i];
-      upper_[e] = std::min(problem_.upper[i], copies_);
+      upper_[e] = std::min(problem_.upper[i], copies_ + 1);  // above: no bound, and as such never at a price
       least += std::min(lower_[e], copies_ + 1);
       most += upper_[e];
       if (!problem_.warm_prices.empty() && std::isfinite(problem_.warm_prices[i])) {
@@ -114,7 +114,10 @@ class flow_solve {
       }
     }
     if (least > copies_ || most < copies_) { return fail(status::infeasible); }
-    if (copies_ == 0) { return finish(); }
+    if (copies_ == 0) {
+      std::fill_n(prices_, experts_, 0.0);
+      return finish();
+    }
     // Rows that take part, when some do not.
     if (tokens_ != problem_.tokens()) {
       int* const valid = ws_.take<int>(tokens_).data();
@@ -124,15 +127,12 @@ class flow_solve {
       }
       valid_ = valid;
     }
-    if (tokens_ * stride_ <= tuning_.dense_scores) { return solve_small(); }
+    if (tokens_ * stride_ <= tuning_.dense_scores) { return solve_over_all_pairs(); }
     if (problem_.warm_prices.empty()) { start_from_samples(); }
     return solve_in_rounds();
   }
 
  private:
-  [[nodiscard]] static index_t most_dense_tokens(flow_tuning const& tuning, index_t tokens, int stride) {
-    return std::min(tokens, std::max(tuning.dense_scores, tuning.sample_scores) / stride + 1);
-  }
   [[nodiscard]] int row(index_t i) const { return valid_ == nullptr ? static_cast<int>(i) : valid_[i]; }
 
   assignment_report fail(status why) {
@@ -148,8 +148,8 @@ class flow_solve {
     return {experts_, equality_ ? -1 : experts_, lower, upper, sent_};
   }
 
-  /// All pairs in fp64, in cache.
-  assignment_report solve_small() {
+  /// All pairs in fp64.
+  assignment_report solve_over_all_pairs() {
     workspace::scope const scope(ws_);
     price_search<double> search(sink_arcs::nodes(experts_, equality_), ws_);
     sink_arcs const sinks = arcs(lower_, upper_);
@@ -271,7 +271,7 @@ class flow_solve {
         sample_lower_[e] = sample_upper_[e] = sum * size / tokens_ - before;
       } else {
         sample_lower_[e] = lower_[e] * size / tokens_;
-        sample_upper_[e] = std::min((upper_[e] * size + tokens_ - 1) / tokens_, size * fan_out_);
+        sample_upper_[e] = std::min((upper_[e] * size + tokens_ - 1) / tokens_, size * fan_out_ + 1);
       }
     }
   }
@@ -298,8 +298,8 @@ class flow_solve {
     int* const rows = ws_.take<int>(size).data();
     for (int i = 0; i < size; ++i) { rows[i] = sampled(i, size); }
     row_source<Score> const source{problem_.scores, rows, size};
-    double window = near_choice(3);
-    if (drift_ >= 0.0) { window = std::min(window, 2.0 * drift_); }
+    double window = near_choice(6);
+    if (drift_ >= 0.0) { window = std::min(window, 3.0 * drift_); }
     price_search<double> search(sink_arcs::nodes(experts_, equality_), ws_);
     sink_arcs const sinks = arcs(sample_lower_, sample_upper_);
     candidate_table const table(size, experts_, stride_, fan_out_, ws_);
@@ -307,7 +307,7 @@ class flow_solve {
     if (!scan(source, table, window, {}, false)) { return; }
     std::copy_n(prices_, experts_, search.price());
     flow.start(index_t{size} * fan_out_);
-    (void)flow.run();  // stuck or not: prices are a start
+    (void)flow.run(infinite<double>);  // stuck or not: prices are a start
     report_.augmentations += search.augmentations();
     report_.iterations += search.searches();
     take_prices(search);
@@ -323,13 +323,19 @@ class flow_solve {
     float margins[64];
     narrow_prices();
     for (int i = 0; i < probes; ++i) {
-      (void)price_row(problem_.scores.row(sampled(i, probes)), experts_, stride_, narrow_, worth);
+      float const best = price_row(problem_.scores.row(sampled(i, probes)), experts_, stride_, narrow_, worth);
+      largest_worth_ = std::max(largest_worth_, std::abs(best) <= largest_score ? std::abs(best) : 0.0F);
       largest_values(worth, experts_, wanted, top);
       float const margin = top[fan_out_ - 1] - top[wanted - 1];
       margins[i] = margin >= 0.0F ? margin : largest_score;  // forbidden ones, or too few
     }
     std::nth_element(margins, margins + probes / 2, margins + probes);
     return margins[probes / 2];
+  }
+  /// What fp32 may have lost, with a margin.
+  [[nodiscard]] double rounding() {
+    narrow_prices();
+    return static_cast<double>(largest_price_ + largest_worth_) * 0x1p-18;
   }
   void narrow_prices() {
     largest_price_ = 0.0F;
@@ -346,7 +352,8 @@ class flow_solve {
     int const blocks = candidate_table::blocks(rows.count);
     float* const scratch = ws_.take<float>(blocks * candidate_pass<Score>::scratch_size(stride_)).data();
     on_.for_each(blocks, candidate_pass<Score>{rows, table, narrow_, largest_price_,
-                                               static_cast<float>(std::min(window, 1e30)), owner, scratch, keep});
+                                               static_cast<float>(std::min(window, 1e30)), owner, scratch,
+                                               static_cast<std::uint32_t>(report_.scans), keep});
     reach_ = infinite<double>;
     bool fed = true;
     for (int b = 0; b < blocks; ++b) {
@@ -357,26 +364,37 @@ class flow_solve {
   }
 
   assignment_report solve_in_rounds() {
+    bool proved = false;
+    assignment_report const report = pass_after_pass(proved);
+    // Scores so far apart that fp32 cannot tell what is near, or more ties than the passes keep: slow, but sure.
+    return proved ? report : solve_over_all_pairs();
+  }
+
+  assignment_report pass_after_pass(bool& proved) {
     workspace::scope const scope(ws_);
     row_source<Score> const source{problem_.scores, valid_, static_cast<int>(tokens_)};
     price_search<double> search(sink_arcs::nodes(experts_, equality_), ws_);
     sink_arcs const sinks = arcs(lower_, upper_);
     candidate_table const table(static_cast<int>(tokens_), experts_, stride_, fan_out_, ws_);
     candidate_flow flow(search, sinks, table, ws_);
-    int alternatives = 3;
-    double window = near_choice(alternatives);
-    if (drift_ >= 0.0) { window = std::min(window, 2.0 * drift_); }
-    constexpr int most_rounds = 200;
+    double window = near_choice(6);
+    if (drift_ >= 0.0) { window = std::min(window, 3.0 * drift_); }
+    constexpr int most_rounds = 16;
+    proved = true;
     for (int round = 0; round < most_rounds; ++round) {
       ++report_.scans;
-      if (!scan(source, table, window, result_.owner, round > 0)) { return fail(status::infeasible); }
+      // Prices from fp32 samples are off by rounding: a window below that would see no ties.
+      window = std::max(window, rounding());
+      if (!scan(source, table, window, result_.owner, round > 0)) { break; }  // infeasible, or beyond fp32
       search.clear();
       std::copy_n(prices_, experts_, search.price());
       std::copy_n(prices_, experts_, base_);
       index_t const searches = search.searches();
       index_t const moved = search.augmentations();
-      flow.start(copies_);
-      search_end const end = flow.run();
+      index_t const surplus = flow.start(copies_);
+      // Within the pass's reach every pair that was left out stays worse than its token's choice. Where ties had to be
+      // thinned out there is no reach: then another pass has the say.
+      search_end const end = flow.run(reach_ >= 0.0 ? reach_ : infinite<double>);
       report_.augmentations += search.augmentations() - moved;
       report_.iterations += search.searches() - searches;
       flow.write(result_.owner);
@@ -386,8 +404,8 @@ class flow_solve {
         least = std::min(least, search.price()[e] - base_[e]);
         most = std::max(most, search.price()[e] - base_[e]);
       }
-      if (end == search_end::balanced && most - least <= reach_) {
-        centre(search, base_, reach_);
+      if (end == search_end::balanced && most - least <= std::max(reach_, 0.0)) {
+        centre(search, base_, std::max(reach_, 0.0));
         take_prices(search);
         return finish();
       }
@@ -397,15 +415,19 @@ class flow_solve {
         double const step = leave_settled(search, source);
         if (!(step < infinite<double>)) { return fail(status::infeasible); }
         search.raise_settled(step);
-        alternatives = std::min(2 * alternatives, experts_);
         take_prices(search);
-        window = near_choice(alternatives);
+        window = std::max(2.0 * window, step);
       } else {
         take_prices(search);
-        window = std::min(near_choice(3), (most - least) / 4);
+        if (end == search_end::balanced) {
+          window = std::min(near_choice(3), (most - least) / 4);
+        } else if (2 * (search.augmentations() - moved) < surplus) {
+          window *= 2.0;
+        }
       }
     }
-    return fail(status::iteration_limit);
+    proved = false;
+    return {};
   }
 
   /// The least reduced loss of any pair from a settled expert to one that is not.
@@ -419,12 +441,12 @@ class flow_solve {
       double worst = infinite<double>;
       for (int j = 0; j < fan_out_; ++j) {
         int const e = static_cast<int>(mine[j]);
-        if (search.settled(e)) { worst = std::min(worst, static_cast<double>(clean_score(static_cast<float>(scores[e]))) - price[e]); }
+        if (search.settled(e)) { worst = std::min(worst, static_cast<double>(clean_score(scores[e])) - price[e]); }
       }
       if (!(worst < infinite<double>)) { continue; }
       for (int e = 0; e < experts_; ++e) {
         if (search.settled(e) || std::find(mine, mine + fan_out_, static_cast<expert_id>(e)) != mine + fan_out_) { continue; }
-        double const score = static_cast<double>(clean_score(static_cast<float>(scores[e])));
+        double const score = static_cast<double>(clean_score(scores[e]));
         best = std::min(best, worst - (score - price[e]));
       }
     }
@@ -456,7 +478,6 @@ class flow_solve {
         slack += prices_[e] > 0 ? prices_[e] * static_cast<double>(upper_[e] - used)
                                 : prices_[e] * static_cast<double>(lower_[e] - used);
       }
-      if (copies_ == 0) { slack = 0.0; }
     }
     std::copy_n(prices_, result_.prices.size(), result_.prices.begin());
     report_.status = status::ok;
@@ -486,6 +507,7 @@ class flow_solve {
   index_t* sent_ = nullptr;
   int const* valid_ = nullptr;
   float largest_price_ = 0.0F;
+  float largest_worth_ = 0.0F;
   double drift_ = -1.0;
   double reach_ = 0.0;
   assignment_report report_{};

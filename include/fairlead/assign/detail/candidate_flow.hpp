@@ -36,7 +36,7 @@ struct open_token {
 /// What a pass leaves. Blocks of tokens write to places of their own, so that threads do not matter.
 struct candidate_table {
   static constexpr int block_tokens = 512;
-  static constexpr int entries_per_token = 6;  ///< room on average
+  static constexpr int entries_per_token = 16;  ///< room on average
   static constexpr int most_entries = 48;      ///< of one token
   static constexpr std::int32_t kept_mark = std::int32_t{1} << 30;  ///< on entries that were chosen before
 
@@ -49,7 +49,7 @@ struct candidate_table {
   open_token* open = nullptr;          ///< block b from b * block_tokens on
   int* open_count = nullptr;           ///< one a block
   int* held = nullptr;                 ///< copies that are settled. @shape{blocks x experts}
-  float* window = nullptr;             ///< how far the kept entries reach, one a block
+  float* window = nullptr;             ///< how far the kept entries reach, one a block; negative if some were left out
   std::uint8_t* starved = nullptr;     ///< a token of the block has fewer than fan_out allowed experts
 
   [[nodiscard]] static int blocks(index_t tokens) { return static_cast<int>((tokens + block_tokens - 1) / block_tokens); }
@@ -84,6 +84,7 @@ struct candidate_pass {
   matrix_view<expert_id> owner;  ///< settled experts go here; empty for samples
   float* scratch;          ///< @shape{blocks of a wave x scratch_size}
 
+  std::uint32_t salt = 0;  ///< of the order of ties; another one a pass
   bool keep = false;       ///< `owner` holds earlier choices: mark the entries that are among them
 
   [[nodiscard]] static index_t scratch_size(int stride) { return index_t{stride} * 4 + flow_padding; }
@@ -149,18 +150,18 @@ struct candidate_pass {
       int const room = std::min(last_entry - entry - 2 * (end - i - 1), int{candidate_table::most_entries});
       if (count > room) {
         reach = std::min(reach, thin_out(token, worth, ids, count, room, wanted, settled, held, least, next));
-        count = room;
+        count = std::min(count, room);
         if (wanted == 0) { continue; }
       }
       table.open[begin + open++] = {token, entry, static_cast<std::int16_t>(count), static_cast<std::int16_t>(wanted)};
       for (int j = 0; j < count; ++j, ++entry) {
         bool const kept = keep && std::find(earlier, earlier + fan_out, ids[j]) != earlier + fan_out;
         table.entry_expert[entry] = kept ? ids[j] | candidate_table::kept_mark : ids[j];
-        table.entry_score[entry] = clean_score(static_cast<float>(row[ids[j]]));
+        table.entry_score[entry] = clean_score(row[ids[j]]);
       }
     }
     table.open_count[block] = open;
-    table.window[block] = std::min(reach, window);
+    table.window[block] = reach < window ? -1.0F : window;
     table.starved[block] = starved ? 1 : 0;
   }
 
@@ -168,18 +169,20 @@ struct candidate_pass {
   void settle(int token, int slot, int expert) const {
     if (!owner.empty()) { owner(token, slot) = static_cast<expert_id>(expert); }
   }
-  /// Too many near the choice: keep the nearest, by ids that start elsewhere for each token, so that equal tokens do not
-  /// all keep the same. Returns how far what is kept reaches.
-  float thin_out(int token, float const* worth, std::int32_t* ids, int count, int room, int& wanted, int& settled,
+  /// Too many near the choice: keep the nearest, ties in an order of each token's own, so that equal tokens do not all
+  /// keep the same. Returns how far what is kept reaches.
+  float thin_out(int token, float const* worth, std::int32_t* ids, int& count, int room, int& wanted, int& settled,
                  int* held, float least, float next) const {
-    unsigned const start = static_cast<unsigned>(token) * 2654435761U;
+    std::uint32_t const start = static_cast<std::uint32_t>(token) * 0x9E3779B1U + salt * 0x85EBCA77U;
     auto const turned = [&](std::int32_t e) {
-      return (static_cast<unsigned>(e) * 2246822519U + start) * 2654435761U;
+      std::uint32_t mixed = static_cast<std::uint32_t>(e) * 0xC2B2AE3DU ^ start;
+      mixed = (mixed ^ mixed >> 16U) * 0x7FEB352DU;
+      return mixed ^ mixed >> 15U;
     };
     std::sort(ids, ids + count, [&](std::int32_t a, std::int32_t b) {
       if (worth[a] != worth[b]) { return worth[a] > worth[b]; }
-      unsigned const turn_a = turned(a);
-      unsigned const turn_b = turned(b);
+      std::uint32_t const turn_a = turned(a);
+      std::uint32_t const turn_b = turned(b);
       return turn_a != turn_b ? turn_a < turn_b : a < b;
     });
     float reach = infinite<float>;
@@ -190,8 +193,19 @@ struct candidate_pass {
       reach = std::min(reach, worth[ids[j]] - std::max(next, -largest_score));
     }
     wanted -= surplus;
-    std::copy(ids + surplus, ids + std::min(count, surplus + room), ids);
-    if (surplus + room < count) { reach = std::min(reach, least - worth[ids[room - 1]]); }
+    std::copy(ids + surplus, ids + count, ids);
+    count -= surplus;
+    if (room < count) {
+      // Half of what is kept is the nearest, half is drawn: numbers that differ by rounding only must not make equal
+      // tokens keep the same.
+      int const nearest = std::max(wanted, room / 2);
+      reach = std::min(reach, least - worth[ids[nearest]]);
+      std::sort(ids + nearest, ids + count, [&](std::int32_t a, std::int32_t b) {
+        std::uint32_t const turn_a = turned(a);
+        std::uint32_t const turn_b = turned(b);
+        return turn_a != turn_b ? turn_a < turn_b : a < b;
+      });
+    }
     return std::max(reach, 0.0F);
   }
 };
@@ -294,7 +308,7 @@ class candidate_flow {
     return surplus;
   }
 
-  search_end run() { return search_.run(*this); }
+  search_end run(double most_rise) { return search_.run(*this, most_rise); }
 
   /// Write the chosen experts behind the settled ones.
   void write(matrix_view<expert_id> owner) const {

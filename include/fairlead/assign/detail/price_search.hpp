@@ -17,7 +17,12 @@
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
-enum class search_end { balanced, stuck, limit };
+enum class search_end {
+  balanced,  ///< nothing is left to move
+  stuck,     ///< no arc leaves what the trees have reached
+  far,       ///< prices may not rise further
+  limit      ///< too many searches
+};
 
 /// What the mover of a search must offer: the number of copies that can go from u to v now, and the move itself.
 template <class Mover>
@@ -33,7 +38,7 @@ class price_search {
 
   [[nodiscard]] static std::size_t bytes(int nodes) {
     int const stride = padded(nodes);
-    return workspace_bytes<Value>(index_t{nodes} * stride) + workspace_bytes<Value>(stride) * 4 +
+    return workspace_bytes<Value>(index_t{nodes} * stride) + workspace_bytes<Value>(stride) * 5 +
            workspace_bytes<integer>(stride) + workspace_bytes<int>(stride) * 3 + workspace_bytes<index_t>(stride) +
            workspace_bytes<std::uint8_t>(stride);
   }
@@ -46,6 +51,7 @@ class price_search {
         level_(ws.take<Value>(stride_).data()),
         key_(ws.take<Value>(stride_).data()),
         settled_level_(ws.take<Value>(stride_).data()),
+        start_(ws.take<Value>(stride_).data()),
         parent_(ws.take<integer>(stride_).data()),
         root_(ws.take<int>(stride_).data()),
         order_(ws.take<int>(stride_).data()),
@@ -73,10 +79,12 @@ class price_search {
   [[nodiscard]] index_t searches() const noexcept { return searches_; }
 
   /// Balance all nodes. Each search moves at least one copy all the way, so that the number of searches is bounded by the
-  /// excess; `limit` guards against rounding.
+  /// excess; `limit` guards against rounding. Rises of prices from where they started differ by at most
+  /// `most_rise`.
   template <class Mover>
-  search_end run(Mover& mover) {
+  search_end run(Mover& mover, Value most_rise = infinite<Value>) {
     static_assert(flow_mover<Mover>);
+    std::copy_n(price_, stride_, start_);
     index_t limit = 64;
     for (int v = 0; v < nodes_; ++v) { limit += 2 * std::max<index_t>(excess_[v], 0); }
     for (index_t search = 0;; ++search) {
@@ -84,9 +92,12 @@ class price_search {
       for (int v = 0; v < nodes_; ++v) { trees += excess_[v] > 0 ? 1 : 0; }
       if (trees == 0) { return search_end::balanced; }
       if (search >= limit) { return search_end::limit; }
-      grow(trees);
+      Value least_rise = infinite<Value>;
+      for (int v = 0; v < nodes_; ++v) { least_rise = std::min(least_rise, price_[v] - start_[v]); }
+      bool const far = grow(trees, most_rise + least_rise);
+      if (sink_count_ > 0) { augment(mover); }
+      if (far) { return search_end::far; }
       if (sink_count_ == 0) { return search_end::stuck; }
-      augment(mover);
     }
   }
 
@@ -100,8 +111,9 @@ class price_search {
   }
 
  private:
-  /// Settle nodes by (distance, id) until half of the trees have reached a node that lacks copies.
-  void grow(int trees) {
+  /// Settle nodes by (distance, id) until half of the trees have reached a node that lacks copies, or until a
+  /// price would rise too far: then true.
+  bool grow(int trees, Value most_rise) {
     ++searches_;
     for (int v = 0; v < stride_; ++v) {
       level_[v] = infinite<Value>;
@@ -120,13 +132,16 @@ class price_search {
       if (root_count++ == 0) { next_ = v; }
     }
     int found = 0;
+    bool far = false;
     Value distance{0};
+    Value farthest = infinite<Value>;
     for (;;) {
       int const u = next_;
       Value const level = level_[u];
       if (parent_[u] >= 0) { root_[u] = root_[parent_[u]]; }
       order_[order_count_++] = u;
       settled_level_[u] = level;
+      farthest = std::min(farthest, most_rise + start_[u] + level);
       key_[u] = infinite<Value>;
       level_[u] = -infinite<Value>;
       if (excess_[u] < 0) {
@@ -138,12 +153,15 @@ class price_search {
       }
       Value const nearest = relax(u, level, distance);
       if (!(nearest < infinite<Value>)) { break; }
-      distance = nearest;
+      far = nearest > farthest;
+      distance = far ? std::max(farthest, distance) : nearest;
+      if (far) { break; }
     }
     for (int i = 0; i < order_count_; ++i) {
       int const v = order_[i];
       price_[v] = distance - settled_level_[v];
     }
+    return far;
   }
 
   /// Reach further from u, and find the nearest node that is not settled (lowest id on ties).
@@ -243,6 +261,7 @@ class price_search {
   Value* level_;
   Value* key_;
   Value* settled_level_;
+  Value* start_;
   integer* parent_;
   int* root_;
   int* order_;

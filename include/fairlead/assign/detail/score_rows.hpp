@@ -27,16 +27,22 @@ namespace detail {
 
 inline constexpr float largest_score = std::numeric_limits<float>::max();
 
+/// What +inf counts as: the largest finite number of the type.
+template <class Score>
+inline constexpr float highest_score = std::is_same_v<Score, bfloat16> ? 0x1.FEp127F : largest_score;
+
 /// A score as the solver sees it.
-[[nodiscard]] inline float clean_score(float score) noexcept {
+template <class Score>
+[[nodiscard]] inline float clean_score(Score given) noexcept {
+  float const score = static_cast<float>(given);
   if (!(score > -infinite<float>)) { return -infinite<float>; }
-  return score > largest_score ? largest_score : score;
+  return score > highest_score<Score> ? highest_score<Score> : score;
 }
 
 /// to[e] = clean score of e, padded with -inf to `stride`.
 template <class Score>
 inline void read_row(Score const* from, int experts, int stride, float* to) noexcept {
-  for (int e = 0; e < experts; ++e) { to[e] = clean_score(static_cast<float>(from[e])); }
+  for (int e = 0; e < experts; ++e) { to[e] = clean_score(from[e]); }
   for (int e = experts; e < stride; ++e) { to[e] = -infinite<float>; }
 }
 
