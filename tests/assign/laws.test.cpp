@@ -53,6 +53,9 @@ TEST_CASE("The laws hold at other sizes") {
   auto const verdict = fl::laws::check_assignment_solver(fl::greedy_repair{}, {.seed = 5, .cases = 5, .tokens = 1, .experts = 1});
   INFO(verdict);
   REQUIRE(verdict);
+  auto const many = fl::laws::check_assignment_solver(fl::balanced_flow{}, {.seed = 7, .cases = 5, .tokens = 300, .experts = 40});
+  INFO(many);
+  REQUIRE(many);
   auto const wide = fl::laws::check_assignment_solver(fl::similar_object_auction{}, {.seed = 6, .cases = 5, .tokens = 600, .experts = 33});
   INFO(wide);
   REQUIRE(wide);
