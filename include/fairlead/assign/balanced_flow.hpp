@@ -40,7 +40,7 @@ struct balanced_flow {
   /// @returns scratch bytes of `solve`, about 2.5 times the scores. Most of it serves a last resort and is not touched
   ///          otherwise: memory fresh from the system then costs address space only
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) const {
-    return detail::flow_solve<float, serial>::bytes(tuning(), tokens, experts, fan_out);
+    return detail::flow_solve<float, serial>::bytes(tokens, experts, fan_out);
   }
   /// @brief Assign.
   /// @param on host backend

@@ -54,7 +54,7 @@ struct assigned_value {
 template <class Score, class Backend>
 class flow_solve {
  public:
-  [[nodiscard]] static std::size_t bytes(flow_tuning const& tuning, index_t tokens, index_t experts, index_t fan_out) {
+  [[nodiscard]] static std::size_t bytes(index_t tokens, index_t experts, index_t fan_out) {
     int const nodes = static_cast<int>(experts) + 1;
     int const stride = padded(nodes);
     int const choices = static_cast<int>(std::max<index_t>(fan_out, 1));
@@ -324,10 +324,10 @@ class flow_solve {
     narrow_prices();
     for (int i = 0; i < probes; ++i) {
       float const best = price_row(problem_.scores.row(sampled(i, probes)), experts_, stride_, narrow_, worth);
-      largest_worth_ = std::max(largest_worth_, std::abs(best) <= largest_score ? std::abs(best) : 0.0F);
+      largest_worth_ = std::max(largest_worth_, std::abs(best) <= greatest_float ? std::abs(best) : 0.0F);
       largest_values(worth, experts_, wanted, top);
       float const margin = top[fan_out_ - 1] - top[wanted - 1];
-      margins[i] = margin >= 0.0F ? margin : largest_score;  // forbidden ones, or too few
+      margins[i] = margin >= 0.0F ? margin : greatest_float;  // forbidden ones, or too few
     }
     std::nth_element(margins, margins + probes / 2, margins + probes);
     return margins[probes / 2];

@@ -121,7 +121,7 @@ struct candidate_pass {
         continue;
       }
       float const margin = window + rounding_slack(best, largest_price) + (fan_out > 1 ? rounding_slack(least, largest_price) : 0.0F);
-      int count = collect_at_least(worth, stride, std::max(least - margin, -largest_score), ids);
+      int count = collect_at_least(worth, stride, std::max(least - margin, -greatest_float), ids);
       if (fan_out == 1 && count == 1) {
         ++held[ids[0]];
         settle(token, 0, ids[0]);
@@ -190,7 +190,7 @@ struct candidate_pass {
     for (int j = 0; j < surplus; ++j) {
       ++held[ids[j]];
       settle(token, settled++, ids[j]);
-      reach = std::min(reach, worth[ids[j]] - std::max(next, -largest_score));
+      reach = std::min(reach, worth[ids[j]] - std::max(next, -greatest_float));
     }
     wanted -= surplus;
     std::copy(ids + surplus, ids + count, ids);

@@ -150,7 +150,7 @@ class dense_flow {
           largest_values(worth_, experts_, fan_out_, top);
           best = top[fan_out_ - 1];
         } else {
-          best = -largest_score;
+          best = -greatest_float;
         }
       }
       int count = collect_at_least(worth_, stride_, best - slack, ids_);

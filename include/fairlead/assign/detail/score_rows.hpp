@@ -25,11 +25,11 @@
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
-inline constexpr float largest_score = std::numeric_limits<float>::max();
+inline constexpr float greatest_float = std::numeric_limits<float>::max();
 
 /// What +inf counts as: the largest finite number of the type.
 template <class Score>
-inline constexpr float highest_score = std::is_same_v<Score, bfloat16> ? 0x1.FEp127F : largest_score;
+inline constexpr float highest_score = std::is_same_v<Score, bfloat16> ? 0x1.FEp127F : greatest_float;
 
 /// A score as the solver sees it.
 template <class Score>
@@ -66,7 +66,7 @@ inline float price_row(Score const* from, int experts, int stride, float const* 
     constexpr int lanes = vector_of<float>::lanes;
     float_vector const zero = {};
     float_vector const low = zero - infinite<float>;
-    float_vector const high = zero + largest_score;
+    float_vector const high = zero + greatest_float;
     float_vector best = low;
     int e = 0;
     for (; e + lanes <= experts; e += lanes) {
