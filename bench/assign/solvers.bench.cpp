@@ -8,6 +8,7 @@
 #include <fairlead/assign/distributed_flow.hpp>
 #include <fairlead/assign/greedy.hpp>
 #include <fairlead/assign/greedy_order.hpp>
+#include <fairlead/assign/jacobi_auction.hpp>
 #include <fairlead/assign/quantile.hpp>
 #include <fairlead/assign/sinkhorn.hpp>
 #include <fairlead/comm/inproc.hpp>
@@ -98,6 +99,7 @@ void distributed(benchmark::State& state, wl::score_kind kind, assignment_case s
 
 int const registered = [] {
   add("similar_object_auction", fl::similar_object_auction{});
+  add("jacobi_auction", fl::jacobi_auction{});
   add("sinkhorn_rounding", fl::sinkhorn_rounding{});
   add("quantile_sweep", fl::quantile_sweep{});
   add("greedy_edge_sort", fl::greedy_edge_sort{});
