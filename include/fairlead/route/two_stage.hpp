@@ -81,6 +81,9 @@ struct backbone_weight_gradient {
     grad_logits(t, to_index(e)) = grad_weights(t, 0) * s * (1.0F - s);
   }
 };
+/// A concept, because nvcc takes `router_state_t` of a router without state in a requires clause for an error.
+template <class State, class Router>
+concept state_of = has_state<Router> && std::same_as<State, router_state_t<Router>>;
 }  // namespace detail
 
 /// @brief Send each token to one expert: by its backbone scores before `switch_step`, by its light scores from then on.
@@ -149,7 +152,7 @@ struct two_stage {
   /// @param[out] out @shape{tokens x 1}
   /// @param ws at least `workspace_bytes(tokens)`
   template <host_backend Backend, class State>
-    requires has_stateful_route<First, Backend> && std::same_as<State, router_state_t<First>>
+    requires has_stateful_route<First, Backend> && detail::state_of<State, First>
   void route(Backend const& on, matrix_view<float const> logits, route_context const& context, State const& state,
              routing_view out, workspace& ws) const {
     check(logits, context, out);
@@ -165,7 +168,7 @@ struct two_stage {
   /// @param[out] out @shape{tokens x 1}
   /// @param ws at least `workspace_bytes(tokens)`
   template <host_backend Backend, class State>
-    requires has_learning_route<First, Backend> && std::same_as<State, router_state_t<First>>
+    requires has_learning_route<First, Backend> && detail::state_of<State, First>
   void route_and_learn(Backend const& on, matrix_view<float const> logits, route_context const& context, State& state,
                        routing_view out, workspace& ws) const {
     check(logits, context, out);
@@ -202,7 +205,7 @@ struct two_stage {
   /// @param[out] grad_logits overwritten. @shape{tokens x 2 experts}
   /// @param ws scratch (none is used)
   template <host_backend Backend, class State>
-    requires has_state<First> && std::same_as<State, router_state_t<First>>
+    requires has_state<First> && detail::state_of<State, First>
   void backward(Backend const& on, matrix_view<float const> logits, route_context const& context,
                 [[maybe_unused]] State const& state, const_routing_view out, matrix_view<float const> grad_weights,
                 matrix_view<float> grad_logits, workspace& ws) const {
@@ -219,7 +222,7 @@ struct two_stage {
   /// @param counts copies per expert. @shape{experts}
   /// @param[in,out] next state of `First`
   template <class State>
-    requires has_observe<First> && std::same_as<State, router_state_t<First>>
+    requires has_observe<First> && detail::state_of<State, First>
   void observe(std::span<index_t const> counts, State& next) const {
     first.observe(counts, next);
   }
@@ -229,7 +232,7 @@ struct two_stage {
   /// @param counts copies per expert. @shape{experts}
   /// @param[in,out] next state of `First`
   template <class Backend, class Comm, class State>
-    requires has_collective_observe<First, Backend, Comm> && std::same_as<State, router_state_t<First>>
+    requires has_collective_observe<First, Backend, Comm> && detail::state_of<State, First>
   void observe(Backend const& on, Comm& comm, std::span<index_t const> counts, State& next) const {
     first.observe(on, comm, counts, next);
   }
