@@ -77,7 +77,7 @@ void balanced(benchmark::State& state, wl::score_kind kind, assignment_case size
 
   fl_bench::auction_outcome auction;
   timed_peer auction_peer(
-      [&] { auction = fl_bench::fairseq_auction(now.scores.view(), 10000, quick ? 1.0 : 120.0); }, quick ? 0.05 : 1.0);
+      [&] { auction = fl_bench::fairseq_auction(now.scores.view(), 10000, quick ? 1.0 : 30.0); }, quick ? 0.05 : 1.0);
   bool const has_auction = sizes.fan_out == 1;
 #if FAIRLEAD_BENCH_LEMON
   using lemon = fl_bench::lemon_assignment;
@@ -109,7 +109,7 @@ void balanced(benchmark::State& state, wl::score_kind kind, assignment_case size
     double const budget = quick ? 0.05 : 1.0;
     double spent = 0.0;
     [[maybe_unused]] double two_spent = 0.0;
-    for (int round = 0; round < 3 || (round < 41 && spent < budget); ++round) {
+    for (int round = 0; round < 1 || (round < 3 && spent < 10.0) || (round < 41 && spent < budget); ++round) {
       ours_wall.push_back(fl_bench::seconds_of([&] {
         ours.push_back(cpu_seconds_of([&] { report = now.solve(fl::serial{}, exact{}); }));
       }));
@@ -186,7 +186,7 @@ double growth_seconds(wl::score_kind kind, assignment_case sizes) {
   std::vector<double> seconds;
   double spent = 0.0;
   double const budget = fl_bench::axes::quick() ? 0.03 : 0.5;
-  while (seconds.size() < 3 || (seconds.size() < 21 && spent < budget)) {
+  while (seconds.empty() || (seconds.size() < 3 && spent < 2.0) || (seconds.size() < 21 && spent < budget)) {
     seconds.push_back(cpu_seconds_of([&] { static_cast<void>(now.solve(fl::serial{}, exact{})); }));
     spent += seconds.back();
   }
