@@ -64,7 +64,7 @@ class flow_solve {
     // All pairs: small problems, and the last resort.
     std::size_t const dense = price_search<double>::bytes(nodes) + dense_flow<double>::bytes(static_cast<int>(tokens), nodes, choices);
     std::size_t const large =
-        price_search<double>::bytes(nodes) + candidate_table::bytes(tokens, static_cast<int>(experts)) +
+        price_search<double>::bytes(nodes) + candidate_table::bytes(tokens, static_cast<int>(experts), choices) +
         candidate_flow::bytes(tokens, nodes, choices) +
         workspace_bytes<float>(candidate_table::blocks(tokens) * candidate_pass<Score>::scratch_size(stride));
     return common + std::max(dense, large) + 64 * buffer_alignment;
@@ -127,9 +127,8 @@ class flow_solve {
       }
       valid_ = valid;
     }
-    if (tokens_ * stride_ <= tuning_.dense_scores) { return solve_over_all_pairs(); }
     if (problem_.warm_prices.empty()) { start_from_samples(); }
-    return solve_in_rounds();
+    return tokens_ * stride_ <= tuning_.dense_scores ? solve_over_all_pairs() : solve_in_rounds();
   }
 
  private:
@@ -233,7 +232,8 @@ class flow_solve {
     for (int level = 0; size < tokens_; size *= 4, ++level) {
       std::copy_n(prices_, experts_, base_);
       sample_capacity(size);
-      if (size * stride_ <= tuning_.sample_scores) {
+      // With a few tokens an expert, all pairs are quick wherever they lie; and the first prices need them.
+      if (level < 2 || size * stride_ <= tuning_.sample_scores) {
         solve_dense_sample(static_cast<int>(size));
       } else {
         solve_sample(static_cast<int>(size));
@@ -379,22 +379,30 @@ class flow_solve {
     candidate_flow flow(search, sinks, table, ws_);
     double window = near_choice(6);
     if (drift_ >= 0.0) { window = std::min(window, 3.0 * drift_); }
-    constexpr int most_rounds = 16;
+    constexpr int most_rounds = 64;
     proved = true;
-    for (int round = 0; round < most_rounds; ++round) {
+    for (int round = 0, narrowed = 0; round < most_rounds; ++round) {
       ++report_.scans;
       // Prices from fp32 samples are off by rounding: a window below that would see no ties.
-      window = std::max(window, rounding());
+      double const least_window = rounding();
+      window = std::max(window, least_window);
       if (!scan(source, table, window, result_.owner, round > 0)) { break; }  // infeasible, or beyond fp32
+      if (reach_ < window / 4 && window > 4 * least_window && narrowed < 8) {
+        // More was near than a token keeps. A pass that keeps everything in a smaller window never loses ground.
+        ++narrowed;
+        window = std::max(window / 4, reach_);
+        continue;
+      }
       search.clear();
       std::copy_n(prices_, experts_, search.price());
       std::copy_n(prices_, experts_, base_);
       index_t const searches = search.searches();
       index_t const moved = search.augmentations();
       index_t const surplus = flow.start(copies_);
+      bool const ties = reach_ < window / 4;
       // Within the pass's reach every pair that was left out stays worse than its token's choice. Where ties had to be
       // thinned out there is no reach: then another pass has the say.
-      search_end const end = flow.run(reach_ >= 0.0 ? reach_ : infinite<double>);
+      search_end const end = flow.run(ties ? infinite<double> : reach_);
       report_.augmentations += search.augmentations() - moved;
       report_.iterations += search.searches() - searches;
       flow.write(result_.owner);
@@ -404,8 +412,8 @@ class flow_solve {
         least = std::min(least, search.price()[e] - base_[e]);
         most = std::max(most, search.price()[e] - base_[e]);
       }
-      if (end == search_end::balanced && most - least <= std::max(reach_, 0.0)) {
-        centre(search, base_, std::max(reach_, 0.0));
+      if (end == search_end::balanced && most - least <= reach_) {
+        centre(search, base_, reach_);
         take_prices(search);
         return finish();
       }
@@ -416,7 +424,7 @@ class flow_solve {
         if (!(step < infinite<double>)) { return fail(status::infeasible); }
         search.raise_settled(step);
         take_prices(search);
-        window = std::max(2.0 * window, step);
+        window = std::max(window, 2.0 * step);
       } else {
         take_prices(search);
         if (end == search_end::balanced) {

@@ -12,6 +12,8 @@
 #include <fairlead/core/assignment.hpp>
 
 #include <cstdint>
+#include <limits>
+#include <utility>
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
@@ -36,8 +38,7 @@ struct open_token {
 /// What a pass leaves. Blocks of tokens write to places of their own, so that threads do not matter.
 struct candidate_table {
   static constexpr int block_tokens = 512;
-  static constexpr int entries_per_token = 16;  ///< room on average
-  static constexpr int most_entries = 48;      ///< of one token
+  static constexpr int most_entries = 64;      ///< of one token: choices are marked in 64 bits
   static constexpr std::int32_t kept_mark = std::int32_t{1} << 30;  ///< on entries that were chosen before
 
   int experts = 0;
@@ -49,22 +50,28 @@ struct candidate_table {
   open_token* open = nullptr;          ///< block b from b * block_tokens on
   int* open_count = nullptr;           ///< one a block
   int* held = nullptr;                 ///< copies that are settled. @shape{blocks x experts}
-  float* window = nullptr;             ///< how far the kept entries reach, one a block; negative if some were left out
+  float* window = nullptr;             ///< how far the kept entries reach, one a block
   std::uint8_t* starved = nullptr;     ///< a token of the block has fewer than fan_out allowed experts
 
   [[nodiscard]] static int blocks(index_t tokens) { return static_cast<int>((tokens + block_tokens - 1) / block_tokens); }
-  [[nodiscard]] static index_t entries(index_t tokens) { return index_t{blocks(tokens)} * block_tokens * entries_per_token; }
-  [[nodiscard]] static std::size_t bytes(index_t tokens, int experts) {
+  /// Room of a token on average. Beyond one choice what is near lies on both sides of the last one.
+  [[nodiscard]] static constexpr int entries_per_token(int fan_out) { return fan_out == 1 ? 16 : 40; }
+  /// A token with m entries, w of them wanted, has w (m - w) moves.
+  [[nodiscard]] static constexpr int moves_per_token(int fan_out) { return entries_per_token(fan_out) * std::min(fan_out, 8); }
+  [[nodiscard]] static index_t entries(index_t tokens, int fan_out) {
+    return index_t{blocks(tokens)} * block_tokens * entries_per_token(fan_out);
+  }
+  [[nodiscard]] static std::size_t bytes(index_t tokens, int experts, int fan_out) {
     index_t const count = blocks(tokens);
-    return workspace_bytes<std::int32_t>(entries(tokens)) + workspace_bytes<float>(entries(tokens)) +
+    return workspace_bytes<std::int32_t>(entries(tokens, fan_out)) + workspace_bytes<float>(entries(tokens, fan_out)) +
            workspace_bytes<open_token>(count * block_tokens) + workspace_bytes<int>(count) +
            workspace_bytes<int>(count * experts) + workspace_bytes<float>(count) + workspace_bytes<std::uint8_t>(count);
   }
   candidate_table(int row_count, int expert_count, int row_stride, int choices, workspace& ws)
       : experts(expert_count), stride(row_stride), fan_out(choices), tokens(row_count) {
     index_t const count = blocks(row_count);
-    entry_expert = ws.take<std::int32_t>(entries(row_count)).data();
-    entry_score = ws.take<float>(entries(row_count)).data();
+    entry_expert = ws.take<std::int32_t>(entries(row_count, choices)).data();
+    entry_score = ws.take<float>(entries(row_count, choices)).data();
     open = ws.take<open_token>(count * block_tokens).data();
     open_count = ws.take<int>(count).data();
     held = ws.take<int>(count * experts).data();
@@ -100,8 +107,9 @@ struct candidate_pass {
     std::fill_n(held, table.experts, 0);
     int const begin = static_cast<int>(block) * candidate_table::block_tokens;
     int const end = std::min(begin + candidate_table::block_tokens, rows.count);
-    int entry = begin * candidate_table::entries_per_token;
-    int const last_entry = entry + candidate_table::block_tokens * candidate_table::entries_per_token;
+    int entry = begin * candidate_table::entries_per_token(fan_out);
+    int const last_entry = entry + candidate_table::block_tokens * candidate_table::entries_per_token(fan_out);
+    int moves_left = candidate_table::block_tokens * candidate_table::moves_per_token(fan_out);
     int open = 0;
     float reach = infinite<float>;
     bool starved = false;
@@ -147,12 +155,15 @@ struct candidate_pass {
         if (settled == fan_out) { continue; }
       }
       int wanted = fan_out - settled;
-      int const room = std::min(last_entry - entry - 2 * (end - i - 1), int{candidate_table::most_entries});
+      int const affordable = (moves_left - 2 * (end - i - 1)) / wanted;
+      int const room = std::min({last_entry - entry - 2 * (end - i - 1), int{candidate_table::most_entries},
+                                 affordable > 0 ? wanted + affordable : 0});
       if (count > room) {
         reach = std::min(reach, thin_out(token, worth, ids, count, room, wanted, settled, held, least, next));
         count = std::min(count, room);
         if (wanted == 0) { continue; }
       }
+      moves_left -= wanted * (count - wanted);
       table.open[begin + open++] = {token, entry, static_cast<std::int16_t>(count), static_cast<std::int16_t>(wanted)};
       for (int j = 0; j < count; ++j, ++entry) {
         bool const kept = keep && std::find(earlier, earlier + fan_out, ids[j]) != earlier + fan_out;
@@ -161,7 +172,7 @@ struct candidate_pass {
       }
     }
     table.open_count[block] = open;
-    table.window[block] = reach < window ? -1.0F : window;
+    table.window[block] = std::min(reach, window);
     table.starved[block] = starved ? 1 : 0;
   }
 
@@ -211,97 +222,80 @@ struct candidate_pass {
 };
 
 /// The flow over the kept pairs.
+///
+/// The moves from u to v that the start allows lie side by side, in a segment of the pair (u, v); a segment is sorted when
+/// its first move is used up, and from then on a head steps over moves that are closed. Moves that only a moved copy
+/// opens are a short list beside it.
 class candidate_flow {
  public:
   using search_type = price_search<double>;
 
   [[nodiscard]] static std::size_t bytes(index_t tokens, int nodes, int fan_out) {
-    int const stride = padded(nodes);
-    return workspace_bytes<node>(most_nodes(tokens, fan_out)) + workspace_bytes<int>(candidate_table::blocks(tokens) * index_t{candidate_table::block_tokens}) +
-           workspace_bytes<int>(index_t{nodes} * stride) * 2 + workspace_bytes<index_t>(stride);
+    index_t const pairs = index_t{nodes} * padded(nodes);
+    index_t const open = candidate_table::blocks(tokens) * index_t{candidate_table::block_tokens};
+    return workspace_bytes<item>(most_moves(tokens, fan_out)) + workspace_bytes<extra>(most_moves(tokens, fan_out)) +
+           workspace_bytes<std::uint8_t>(candidate_table::entries(tokens, fan_out)) + workspace_bytes<int>(open) +
+           workspace_bytes<int>(pairs + 1) + workspace_bytes<int>(pairs) * 3 + workspace_bytes<index_t>(padded(nodes));
   }
-  /// A token with m entries, w of them wanted, has w (m - w) moves; each holds at most `most_entries`.
-  [[nodiscard]] static index_t most_nodes(index_t tokens, int fan_out) {
-    index_t const entries = candidate_table::entries(tokens);
-    return fan_out == 1 ? entries : entries * std::min(fan_out, candidate_table::most_entries / 2);
+  [[nodiscard]] static index_t most_moves(index_t tokens, int fan_out) {
+    return index_t{candidate_table::blocks(tokens)} * candidate_table::block_tokens * candidate_table::moves_per_token(fan_out);
   }
 
   candidate_flow(search_type& search, sink_arcs const& arcs, candidate_table const& table, workspace& ws)
-      : search_(search),
-        arcs_(arcs),
-        table_(table),
-        stride_(search.stride()),
-        nodes_(ws.take<node>(most_nodes(table.tokens, table.fan_out)).data()),
-        first_node_(ws.take<int>(candidate_table::blocks(table.tokens) * index_t{candidate_table::block_tokens}).data()),
-        head_(ws.take<int>(index_t{search.nodes()} * stride_).data()),
-        who_(ws.take<int>(index_t{search.nodes()} * stride_).data()),
-        held_(ws.take<index_t>(stride_).data()) {}
+      : search_(search), arcs_(arcs), table_(table), stride_(search.stride()), pairs_(index_t{search.nodes()} * stride_) {
+    items_ = ws.take<item>(most_moves(table.tokens, table.fan_out)).data();
+    extras_ = ws.take<extra>(most_moves(table.tokens, table.fan_out)).data();
+    chosen_ = ws.take<std::uint8_t>(candidate_table::entries(table.tokens, table.fan_out)).data();
+    extra_of_ = ws.take<int>(candidate_table::blocks(table.tokens) * index_t{candidate_table::block_tokens}).data();
+    segment_ = ws.take<int>(pairs_ + 1).data();
+    head_ = ws.take<int>(pairs_).data();
+    beside_ = ws.take<int>(pairs_).data();
+    who_ = ws.take<int>(pairs_).data();
+    held_ = ws.take<index_t>(stride_).data();
+  }
 
   /// Choose for all open tokens and start the flow. An earlier choice that is still as good as the best, up to rounding,
   /// is kept. Returns the number of copies above capacity.
   index_t start(index_t copies) {
     int const experts = table_.experts;
-    std::fill_n(head_, index_t{search_.nodes()} * stride_, -1);
-    std::fill_n(who_, index_t{search_.nodes()} * stride_, -1);
+    std::fill_n(segment_, pairs_ + 1, 0);
+    std::fill_n(head_, pairs_, -1);
+    std::fill_n(beside_, pairs_, -1);
+    std::fill_n(who_, pairs_, nobody);
     std::fill_n(held_, experts, index_t{0});
+    unused_ = -1;
+    extra_count_ = 0;
     int const blocks = candidate_table::blocks(table_.tokens);
     for (int b = 0; b < blocks; ++b) {
       for (int e = 0; e < experts; ++e) { held_[e] += table_.held[index_t{b} * experts + e]; }
     }
-    double const* const price = search_.price();
     double largest_price = 0.0;
-    for (int e = 0; e < experts; ++e) { largest_price = std::max(largest_price, std::abs(price[e])); }
-    int node_count = 0;
-    for (int b = 0; b < blocks; ++b) {
-      int const base = b * candidate_table::block_tokens;
-      for (int a = base; a < base + table_.open_count[b]; ++a) {
-        open_token const& open = table_.open[a];
-        std::int32_t* const expert = table_.entry_expert + open.first;
-        float* const score = table_.entry_score + open.first;
-        std::uint64_t kept = 0;
-        for (int j = 0; j < open.count; ++j) {
-          if ((expert[j] & candidate_table::kept_mark) != 0) {
-            expert[j] &= ~candidate_table::kept_mark;
-            kept |= std::uint64_t{1} << j;
-          }
-        }
-        // Selection by worth: the chosen entries come first.
-        for (int i = 0; i < open.wanted; ++i) {
-          int best = -1;
-          double best_worth = 0.0;
-          bool best_kept = false;
-          for (int j = i; j < open.count; ++j) {
-            double worth = static_cast<double>(score[j]) - price[expert[j]];
-            bool const was = (kept >> j & 1U) != 0;
-            if (was) { worth += (std::abs(static_cast<double>(score[j])) + largest_price) * 0x1p-42; }
-            if (best < 0 || worth > best_worth ||
-                (worth == best_worth && !best_kept && (was || room(expert[j]) > room(expert[best])))) {
-              best = j;
-              best_worth = worth;
-              best_kept = was;
-            }
-          }
-          bool const moved = (kept >> i & 1U) != 0;
-          kept &= ~(std::uint64_t{1} << best | std::uint64_t{1} << i);
-          kept |= moved ? std::uint64_t{1} << best : 0;
-          std::swap(expert[i], expert[best]);
-          std::swap(score[i], score[best]);
-          ++held_[expert[i]];
-        }
-        first_node_[a] = node_count;
-        int const others = open.count - open.wanted;
-        for (int i = 0; i < open.wanted; ++i) {
-          for (int j = 0; j < others; ++j) {
-            node& n = nodes_[node_count + i * others + j];
-            n.open = a;
-            n.from = static_cast<std::int16_t>(i);
-            n.to = static_cast<std::int16_t>(open.wanted + j);
-            insert(node_count + i * others + j);
-          }
-        }
-        node_count += open.wanted * others;
+    for (int e = 0; e < experts; ++e) { largest_price = std::max(largest_price, std::abs(search_.price()[e])); }
+    each_open([&](int a, open_token const& open) {
+      choose(open, largest_price);
+      extra_of_[a] = -1;
+      std::int32_t const* const expert = table_.entry_expert + open.first;
+      for (int i = 0; i < open.wanted; ++i) {
+        int* const row = segment_ + index_t{expert[i]} * stride_;
+        for (int j = open.wanted; j < open.count; ++j) { ++row[expert[j]]; }
       }
-    }
+    });
+    int sum = 0;
+    for (index_t at = 0; at <= pairs_; ++at) { sum += std::exchange(segment_[at], sum); }
+    each_open([&](int a, open_token const& open) {
+      std::int32_t const* const expert = table_.entry_expert + open.first;
+      for (int i = 0; i < open.wanted; ++i) {
+        for (int j = open.wanted; j < open.count; ++j) {
+          index_t const at = index_t{expert[i]} * stride_ + expert[j];
+          int const place = segment_[at]++;
+          double const loss = loss_of(open, i, j);
+          items_[place] = {loss, a, static_cast<std::int16_t>(i), static_cast<std::int16_t>(j)};
+          offer(at, loss, place);
+        }
+      }
+    });
+    for (index_t at = pairs_; at > 0; --at) { segment_[at] = segment_[at - 1]; }
+    segment_[0] = 0;
     arcs_.start(search_, held_, copies);
     index_t surplus = 0;
     for (int v = 0; v < search_.nodes(); ++v) { surplus += std::max<index_t>(search_.excess()[v], 0); }
@@ -311,18 +305,13 @@ class candidate_flow {
   search_end run(double most_rise) { return search_.run(*this, most_rise); }
 
   /// Write the chosen experts behind the settled ones.
-  void write(matrix_view<expert_id> owner) const {
-    int const blocks = candidate_table::blocks(table_.tokens);
-    for (int b = 0; b < blocks; ++b) {
-      int const base = b * candidate_table::block_tokens;
-      for (int a = base; a < base + table_.open_count[b]; ++a) {
-        open_token const& open = table_.open[a];
-        int const settled = table_.fan_out - open.wanted;
-        for (int i = 0; i < open.wanted; ++i) {
-          owner(open.token, settled + i) = static_cast<expert_id>(table_.entry_expert[open.first + i]);
-        }
+  void write(matrix_view<expert_id> owner) {
+    each_open([&](int, open_token const& open) {
+      int slot = table_.fan_out - open.wanted;
+      for (int j = open.first; j < open.first + open.count; ++j) {
+        if (chosen_[j] != 0) { owner(open.token, slot++) = static_cast<expert_id>(table_.entry_expert[j]); }
       }
-    }
+    });
   }
 
   [[nodiscard]] index_t capacity(int u, int v) const { return arcs_.touches(u, v) ? arcs_.capacity(u, v) : 1; }
@@ -331,83 +320,204 @@ class candidate_flow {
       arcs_.move(search_, u, v, amount);
       return;
     }
-    node const moved = nodes_[who_[index_t{u} * stride_ + v]];
+    item const moved = who(index_t{u} * stride_ + v);
     open_token const& open = table_.open[moved.open];
-    int const others = open.count - open.wanted;
-    int const base = first_node_[moved.open];
-    auto const each = [&](auto&& f) {
-      for (int j = 0; j < others; ++j) { f(base + moved.from * others + j); }
-      for (int i = 0; i < open.wanted; ++i) {
-        if (i != moved.from) { f(base + i * others + (moved.to - open.wanted)); }
-      }
-    };
-    each([&](int n) { remove(n); });
-    std::swap(table_.entry_expert[open.first + moved.from], table_.entry_expert[open.first + moved.to]);
-    std::swap(table_.entry_score[open.first + moved.from], table_.entry_score[open.first + moved.to]);
-    each([&](int n) { insert(n); });
+    std::int32_t const* const expert = table_.entry_expert + open.first;
+    std::uint8_t* const chosen = chosen_ + open.first;
+    chosen[moved.from] = 0;
+    chosen[moved.to] = 1;
+    drop_closed(moved.open);
+    for (int j = 0; j < open.count; ++j) {
+      if (chosen[j] == 0 && j != moved.from) { renew(u, expert[j], moved.open, moved.from, j); }
+      if (chosen[j] != 0) { renew(expert[j], v, moved.open, j, moved.to); }
+    }
+    renew(u, v, moved.open, moved.from, moved.to);
+    for (int j = 0; j < open.count; ++j) {
+      if (chosen[j] == 0) { reopen(moved.open, moved.to, j); }
+      if (chosen[j] != 0 && j != moved.to) { reopen(moved.open, j, moved.from); }
+    }
   }
 
  private:
+  static constexpr int nobody = std::numeric_limits<int>::min();
+
   /// One possible move of one copy: from entry `from` to entry `to` of its token.
-  struct node {
+  struct item {
     double loss;
     int open;
-    int next;
-    int previous;
     std::int16_t from;
     std::int16_t to;
   };
+  /// A move that the start did not allow: in the list of its pair and in that of its token.
+  struct extra {
+    item move;
+    int next;
+    int previous;
+    int next_of_token;
+  };
 
-  [[nodiscard]] index_t room(int expert) const { return arcs_.upper[expert] - held_[expert]; }
-  [[nodiscard]] index_t cell(node const& n) const {
-    int const first = table_.open[n.open].first;
-    return index_t{table_.entry_expert[first + n.from]} * stride_ + table_.entry_expert[first + n.to];
+  template <class Function>
+  void each_open(Function const& f) {
+    int const blocks = candidate_table::blocks(table_.tokens);
+    for (int b = 0; b < blocks; ++b) {
+      int const base = b * candidate_table::block_tokens;
+      for (int a = base; a < base + table_.open_count[b]; ++a) { f(a, table_.open[a]); }
+    }
   }
-  void insert(int id) {
-    node& n = nodes_[id];
-    int const first = table_.open[n.open].first;
-    n.loss = static_cast<double>(table_.entry_score[first + n.from]) - static_cast<double>(table_.entry_score[first + n.to]);
-    index_t const at = cell(n);
-    int const head = head_[at];
-    n.next = head;
-    n.previous = -1;
-    if (head >= 0) { nodes_[head].previous = id; }
-    head_[at] = id;
+  [[nodiscard]] index_t room(int expert) const { return arcs_.upper[expert] - held_[expert]; }
+  [[nodiscard]] double loss_of(open_token const& open, int from, int to) const {
+    float const* const score = table_.entry_score + open.first;
+    return static_cast<double>(score[from]) - static_cast<double>(score[to]);
+  }
+  [[nodiscard]] bool is_open(item const& move) const {
+    std::uint8_t const* const chosen = chosen_ + table_.open[move.open].first;
+    return chosen[move.from] != 0 && chosen[move.to] == 0;
+  }
+  /// The move behind a pair's loss: in its segment, or (complemented) beside it.
+  [[nodiscard]] item const& who(index_t at) const {
+    int const id = who_[at];
+    return id >= 0 ? items_[id] : extras_[~id].move;
+  }
+  void offer(index_t at, double loss, int id) {
     double& least = search_.loss(0)[at];
-    if (n.loss < least) {
-      least = n.loss;
+    if (loss < least) {
+      least = loss;
       who_[at] = id;
     }
   }
-  void remove(int id) {
-    node const& n = nodes_[id];
-    index_t const at = cell(n);
-    (n.previous >= 0 ? nodes_[n.previous].next : head_[at]) = n.next;
-    if (n.next >= 0) { nodes_[n.next].previous = n.previous; }
-    if (who_[at] != id) { return; }
-    double& least = search_.loss(0)[at];
-    double best = infinite<double>;
-    int best_id = -1;
-    for (int other = head_[at]; other >= 0; other = nodes_[other].next) {
-      if (nodes_[other].loss < best) {
-        best = nodes_[other].loss;
-        best_id = other;
-        if (best <= least) { break; }  // equals the one that left: none is less
+
+  /// Selection by worth; the chosen entries come first.
+  void choose(open_token const& open, double largest_price) {
+    std::int32_t* const expert = table_.entry_expert + open.first;
+    float* const score = table_.entry_score + open.first;
+    double const* const price = search_.price();
+    std::uint64_t kept = 0;
+    for (int j = 0; j < open.count; ++j) {
+      chosen_[open.first + j] = j < open.wanted ? 1 : 0;
+      if ((expert[j] & candidate_table::kept_mark) != 0) {
+        expert[j] &= ~candidate_table::kept_mark;
+        kept |= std::uint64_t{1} << j;
       }
     }
-    least = best;
-    who_[at] = best_id;
+    for (int i = 0; i < open.wanted; ++i) {
+      int best = -1;
+      double best_worth = 0.0;
+      bool best_kept = false;
+      for (int j = i; j < open.count; ++j) {
+        double worth = static_cast<double>(score[j]) - price[expert[j]];
+        bool const was = (kept >> j & 1U) != 0;
+        if (was) { worth += (std::abs(static_cast<double>(score[j])) + largest_price) * 0x1p-42; }
+        if (best < 0 || worth > best_worth ||
+            (worth == best_worth && !best_kept && (was || room(expert[j]) > room(expert[best])))) {
+          best = j;
+          best_worth = worth;
+          best_kept = was;
+        }
+      }
+      bool const moved = (kept >> i & 1U) != 0;
+      kept &= ~(std::uint64_t{1} << best | std::uint64_t{1} << i);
+      kept |= moved ? std::uint64_t{1} << best : 0;
+      std::swap(expert[i], expert[best]);
+      std::swap(score[i], score[best]);
+      ++held_[expert[i]];
+    }
+  }
+
+  /// The least open move of a pair, after the one that was the least closed.
+  void refresh(index_t at) {
+    int const begin = segment_[at];
+    int const end = segment_[at + 1];
+    int& head = head_[at];
+    if (head < 0) {
+      std::sort(items_ + begin, items_ + end, before);
+      head = begin;
+    }
+    while (head < end && !is_open(items_[head])) { ++head; }
+    double& least = search_.loss(0)[at];
+    least = head < end ? items_[head].loss : infinite<double>;
+    who_[at] = head < end ? head : nobody;
+    for (int id = beside_[at]; id >= 0; id = extras_[id].next) { offer(at, extras_[id].move.loss, ~id); }
+  }
+  [[nodiscard]] static bool before(item const& a, item const& b) {
+    if (a.loss != b.loss) { return a.loss < b.loss; }
+    if (a.open != b.open) { return a.open < b.open; }
+    return a.from != b.from ? a.from < b.from : a.to < b.to;
+  }
+  /// A move of the pair (u, v) closed: look for another one if it was the least.
+  void renew(int u, int v, int open, int from, int to) {
+    index_t const at = index_t{u} * stride_ + v;
+    int const id = who_[at];
+    if (id == nobody) { return; }
+    item const& least = who(at);
+    if (least.open == open && least.from == from && least.to == to) { refresh(at); }
+  }
+  /// Take the closed moves of a token out of the lists beside the segments.
+  void drop_closed(int open) {
+    for (int* link = &extra_of_[open]; *link >= 0;) {
+      int const id = *link;
+      extra& e = extras_[id];
+      if (is_open(e.move)) {
+        link = &e.next_of_token;
+        continue;
+      }
+      index_t const at = pair_of(e.move);
+      (e.previous >= 0 ? extras_[e.previous].next : beside_[at]) = e.next;
+      if (e.next >= 0) { extras_[e.next].previous = e.previous; }
+      *link = e.next_of_token;
+      bool const least = who_[at] == ~id;
+      e.next = unused_;
+      unused_ = id;
+      if (least) { refresh(at); }
+    }
+  }
+  [[nodiscard]] index_t pair_of(item const& move) const {
+    std::int32_t const* const expert = table_.entry_expert + table_.open[move.open].first;
+    return index_t{expert[move.from]} * stride_ + expert[move.to];
+  }
+  /// A move is open again, or for the first time.
+  void reopen(int open_id, int from, int to) {
+    open_token const& open = table_.open[open_id];
+    item const move{loss_of(open, from, to), open_id, static_cast<std::int16_t>(from), static_cast<std::int16_t>(to)};
+    index_t const at = pair_of(move);
+    if (from < open.wanted && to >= open.wanted) {
+      // In its segment. While that is not sorted its least move was never closed, and this one is not less.
+      int& head = head_[at];
+      if (head < 0) { return; }
+      int const place = static_cast<int>(std::lower_bound(items_ + segment_[at], items_ + segment_[at + 1], move, before) - items_);
+      head = std::min(head, place);
+      offer(at, move.loss, place);
+      return;
+    }
+    int id = unused_;
+    if (id >= 0) {
+      unused_ = extras_[id].next;
+    } else {
+      id = extra_count_++;
+    }
+    int const next = beside_[at];
+    extras_[id] = {move, next, -1, extra_of_[open_id]};
+    if (next >= 0) { extras_[next].previous = id; }
+    beside_[at] = id;
+    extra_of_[open_id] = id;
+    offer(at, move.loss, ~id);
   }
 
   search_type& search_;
   sink_arcs const& arcs_;
   candidate_table const& table_;
   int stride_;
-  node* nodes_;
-  int* first_node_;
+  index_t pairs_;
+  item* items_;
+  extra* extras_;
+  std::uint8_t* chosen_;
+  int* extra_of_;
+  int* segment_;
   int* head_;
+  int* beside_;
   int* who_;
   index_t* held_;
+  int unused_ = -1;
+  int extra_count_ = 0;
 };
 
 }  // namespace detail

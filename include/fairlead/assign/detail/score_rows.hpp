@@ -71,9 +71,16 @@ inline float price_row(Score const* from, int experts, int stride, float const* 
     int e = 0;
     for (; e + lanes <= experts; e += lanes) {
       float_vector x = load_lanes<float_vector>(from + e);
+#  if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+      // Both return their second operand for NaN: it stays, then becomes -inf.
+      __m512 const finite = _mm512_min_ps(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(x));
+      __m512 const rest = _mm512_sub_ps(finite, _mm512_loadu_ps(prices + e));
+      x = reinterpret_cast<float_vector>(_mm512_max_ps(rest, reinterpret_cast<__m512>(low)));
+#  else
       x = x > high ? high : x;  // NaN stays
       x -= load_lanes<float_vector>(prices + e);
       x = x > low ? x : low;
+#  endif
       store_lanes(worth + e, x);
       best = x > best ? x : best;
     }
