@@ -224,6 +224,48 @@ TEST_CASE("a balanced hash table evens out Zipf frequencies, and hash routing fo
                                {.tokens = 20, .seed = 7, .by_score = false}));
 }
 
+TEST_CASE("a balanced hash table spreads ids that were never seen over all experts") {
+  constexpr fl::index_t vocabulary = 900, experts = 8, seen = 96;
+  std::vector<fl::index_t> frequencies(vocabulary, 0);
+  for (fl::index_t id = 0; id < seen; ++id) { frequencies[static_cast<std::size_t>(3 * id)] = 1000 - id; }
+  for (fl::index_t const k : {1, 3}) {
+    fl::matrix<fl::expert_id> cells(vocabulary, k);
+    auto const table = cells.view();
+    fl::balanced_hash_table const builder{.experts = experts};
+    fl::arena<> memory(builder.workspace_bytes(vocabulary));
+    fl::workspace ws = memory.view();
+    builder.fill(frequencies, table, ws);
+    std::vector<fl::index_t> loads(experts, 0), unseen(experts, 0);
+    for (fl::index_t id = 0; id < vocabulary; ++id) {
+      fl::index_t const often = frequencies[static_cast<std::size_t>(id)];
+      for (fl::index_t j = 0; j < k; ++j) {
+        auto const e = static_cast<std::size_t>(fl::to_index(table(id, j)));
+        loads[e] += often;
+        unseen[e] += often == 0 ? 1 : 0;
+      }
+    }
+    auto const [fewest, most] = std::minmax_element(unseen.begin(), unseen.end());
+    CHECK(*most - *fewest <= 1);
+    CHECK(worst_over_mean(loads) < 1.02);
+  }
+}
+
+TEST_CASE("padding is not looked up in a table: its id may be anything") {
+  std::vector<fl::expert_id> const cells = {fl::expert_id{2}, fl::expert_id{0}};
+  fl::matrix_view<fl::expert_id const> const table(cells.data(), 2, 1);
+  std::vector<std::int32_t> const ids = {1, -1, 0, 1 << 30};
+  std::vector<std::uint8_t> const mask = {1, 0, 1, 0};
+  fl::matrix<float> const logits(4, 3);
+  auto const out = route(fl::hash_table_top_k{.experts = 3, .k = 1, .table = table}, logits.view(),
+                         {.token_mask = mask, .token_ids = ids});
+  CHECK(fl::to_index(out.view().experts(0, 0)) == 0);
+  CHECK(out.view().experts(1, 0) == fl::expert_id::none);
+  CHECK(fl::to_index(out.view().experts(2, 0)) == 2);
+  CHECK(out.view().experts(3, 0) == fl::expert_id::none);
+  CHECK_THROWS_AS(route(fl::hash_table_top_k{.experts = 3, .k = 1, .table = table}, logits.view(), {.token_ids = ids}),
+                  fl::contract_violation);
+}
+
 TEST_CASE("a replayed routing has the recorded experts and the weights of the logits at hand") {
   auto const first = skewed(30, 6, 1.0, 20), second = skewed(30, 6, 1.0, 21);
   fl::routing_log log(2, 30, 2);

@@ -39,8 +39,8 @@ struct table_choice {
   /// @param context masks, and token ids for `row_by_token_id`
   /// @param[out] out @shape{tokens x k}, in the order of the table
   /// @param ws at least `workspace_bytes(tokens)`
-  /// @throws contract_violation (level 1) on wrong shapes, (level 2, hosts) if a token id is not in the table or an id in
-  /// the table is no expert and not none
+  /// @throws contract_violation (level 1) on wrong shapes, (level 2, hosts) if the id of a token that is no padding is
+  /// not in the table, or an id in the table is no expert and not none
   /// @complexity O(tokens x k), and x experts for weights over the whole row; no allocation
   template <execution_backend Backend>
   void route(Backend const& on, matrix_view<float const> logits, route_context const& context, routing_view out,
@@ -77,8 +77,10 @@ struct table_choice {
       FAIRLEAD_EXPECTS(static_cast<index_t>(context.token_ids.size()) == logits.rows(),
                        "set route_context::token_ids, one a token", context.token_ids.size(), logits.rows());
       if constexpr (host_backend<Backend>) {
-        for ([[maybe_unused]] std::int32_t const id : context.token_ids) {
-          FAIRLEAD_EXPECTS_2(id >= 0 && id < table.rows(), "each token id must be a row of the table", id, table.rows());
+        for (index_t t = 0; t < logits.rows(); ++t) {
+          [[maybe_unused]] std::int32_t const id = context.token_ids[static_cast<std::size_t>(t)];
+          FAIRLEAD_EXPECTS_2(!detail::is_valid(context, t) || (id >= 0 && id < table.rows()),
+                             "each token id must be a row of the table", id, t, table.rows());
         }
       }
     }
@@ -106,11 +108,13 @@ struct table_part {
     float* const row_scratch = scratch + part * route_scratch(experts);
     float chosen[max_fan_out];
     for (index_t t = part * rows_per_part; t < last; ++t) {
+      bool const valid = is_valid(context, t);
       index_t row = t;
       if constexpr (std::is_same_v<Row, row_by_token_id>) { row = context.token_ids[static_cast<std::size_t>(t)]; }
       for (index_t j = 0; j < choice.k; ++j) {
-        expert_id const id = choice.table(row, j);
-        bool const none = id == expert_id::none || !is_valid(context, t);
+        // The id of padding may be anything, -1 for instance: it is not looked up.
+        expert_id const id = valid ? choice.table(row, j) : expert_id::none;
+        bool const none = id == expert_id::none;
         chosen[j] = none ? minus_infinity
                          : effective_logit(no_noise{}, context, t, to_index(id), experts, logits(t, to_index(id)));
         out.experts(t, j) = is_candidate(chosen[j]) ? id : expert_id::none;
@@ -133,7 +137,7 @@ struct implementation<table_choice<Row, Score, Renormalisation>, Backend> {
   static void route(table_choice<Row, Score, Renormalisation> const& router, Backend const& on,
                     matrix_view<float const> logits, route_context const& context, routing_view out, workspace& ws) {
     for (index_t t = 0; t < logits.rows(); ++t) {
-      if (!detail::is_valid(context, t)) { continue; }  // padding may be looked up anywhere
+      if (!detail::is_valid(context, t)) { continue; }
       index_t row = t;
       if constexpr (std::is_same_v<Row, row_by_token_id>) { row = context.token_ids[static_cast<std::size_t>(t)]; }
       for (index_t j = 0; j < router.k; ++j) {

@@ -48,6 +48,7 @@ struct random_hash_table {
 /// @brief Fill a table so that expected loads are even: ids by falling frequency, each to its least loaded experts.
 ///
 /// With one expert an id, the largest load is at most the mean load plus the largest frequency: an id cannot be split.
+/// Ids that were never seen (frequency 0) are dealt out among themselves, as many to each expert: they may turn up later.
 /// @source{roller2021, balanced assignment; the rule is that of scheduling, longest processing time first}
 struct balanced_hash_table {
   index_t experts = 0;  ///< number of experts, >= 1
@@ -74,6 +75,7 @@ struct balanced_hash_table {
     std::span<index_t> const loads = ws.take<index_t>(experts), order = ws.take<index_t>(experts);
     std::iota(ids.begin(), ids.end(), index_t{0});
     std::fill(loads.begin(), loads.end(), index_t{0});
+    bool seen = true;
     std::iota(order.begin(), order.end(), index_t{0});
     std::sort(ids.begin(), ids.end(), [&](index_t a, index_t b) {
       index_t const fa = frequencies[static_cast<std::size_t>(a)], fb = frequencies[static_cast<std::size_t>(b)];
@@ -82,6 +84,10 @@ struct balanced_hash_table {
     for (index_t const id : ids) {
       index_t const copies = frequencies[static_cast<std::size_t>(id)];
       FAIRLEAD_EXPECTS_2(copies >= 0, "frequencies must not be negative", id, copies);
+      if (seen && copies == 0) {  // they come last; loads of the others would put them all on one expert
+        std::fill(loads.begin(), loads.end(), index_t{0});
+        seen = false;
+      }
       std::partial_sort(order.begin(), order.begin() + table.cols(), order.end(), [&](index_t a, index_t b) {
         index_t const la = loads[static_cast<std::size_t>(a)], lb = loads[static_cast<std::size_t>(b)];
         return la != lb ? la < lb : a < b;
@@ -89,7 +95,7 @@ struct balanced_hash_table {
       for (index_t j = 0; j < table.cols(); ++j) {
         index_t const expert = order[static_cast<std::size_t>(j)];
         table(id, j) = static_cast<expert_id>(expert);
-        loads[static_cast<std::size_t>(expert)] += copies;
+        loads[static_cast<std::size_t>(expert)] += seen ? copies : 1;
       }
     }
   }
