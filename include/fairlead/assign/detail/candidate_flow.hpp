@@ -38,7 +38,7 @@ struct open_token {
 /// What a pass leaves. Blocks of tokens write to places of their own, so that threads do not matter.
 struct candidate_table {
   static constexpr int block_tokens = 512;
-  static constexpr int most_entries = 64;      ///< of one token: choices are marked in 64 bits
+  static constexpr int most_entries = 256;     ///< of one token
   static constexpr std::int32_t kept_mark = std::int32_t{1} << 30;  ///< on entries that were chosen before
 
   int experts = 0;
@@ -55,23 +55,27 @@ struct candidate_table {
 
   [[nodiscard]] static int blocks(index_t tokens) { return static_cast<int>((tokens + block_tokens - 1) / block_tokens); }
   /// Room of a token on average. Beyond one choice what is near lies on both sides of the last one.
-  [[nodiscard]] static constexpr int entries_per_token(int fan_out) { return fan_out == 1 ? 16 : 40; }
+  [[nodiscard]] static constexpr int entries_per_token(int experts, int fan_out) {
+    return std::min(experts, fan_out == 1 ? 32 : 40);
+  }
   /// A token with m entries, w of them wanted, has w (m - w) moves.
-  [[nodiscard]] static constexpr int moves_per_token(int fan_out) { return entries_per_token(fan_out) * std::min(fan_out, 8); }
-  [[nodiscard]] static index_t entries(index_t tokens, int fan_out) {
-    return index_t{blocks(tokens)} * block_tokens * entries_per_token(fan_out);
+  [[nodiscard]] static constexpr int moves_per_token(int experts, int fan_out) {
+    return entries_per_token(experts, fan_out) * std::min(fan_out, 8);
+  }
+  [[nodiscard]] static index_t entries(index_t tokens, int experts, int fan_out) {
+    return index_t{blocks(tokens)} * block_tokens * entries_per_token(experts, fan_out);
   }
   [[nodiscard]] static std::size_t bytes(index_t tokens, int experts, int fan_out) {
     index_t const count = blocks(tokens);
-    return workspace_bytes<std::int32_t>(entries(tokens, fan_out)) + workspace_bytes<float>(entries(tokens, fan_out)) +
+    return workspace_bytes<std::int32_t>(entries(tokens, experts, fan_out)) + workspace_bytes<float>(entries(tokens, experts, fan_out)) +
            workspace_bytes<open_token>(count * block_tokens) + workspace_bytes<int>(count) +
            workspace_bytes<int>(count * experts) + workspace_bytes<float>(count) + workspace_bytes<std::uint8_t>(count);
   }
   candidate_table(int row_count, int expert_count, int row_stride, int choices, workspace& ws)
       : experts(expert_count), stride(row_stride), fan_out(choices), tokens(row_count) {
     index_t const count = blocks(row_count);
-    entry_expert = ws.take<std::int32_t>(entries(row_count, choices)).data();
-    entry_score = ws.take<float>(entries(row_count, choices)).data();
+    entry_expert = ws.take<std::int32_t>(entries(row_count, expert_count, choices)).data();
+    entry_score = ws.take<float>(entries(row_count, expert_count, choices)).data();
     open = ws.take<open_token>(count * block_tokens).data();
     open_count = ws.take<int>(count).data();
     held = ws.take<int>(count * experts).data();
@@ -107,9 +111,9 @@ struct candidate_pass {
     std::fill_n(held, table.experts, 0);
     int const begin = static_cast<int>(block) * candidate_table::block_tokens;
     int const end = std::min(begin + candidate_table::block_tokens, rows.count);
-    int entry = begin * candidate_table::entries_per_token(fan_out);
-    int const last_entry = entry + candidate_table::block_tokens * candidate_table::entries_per_token(fan_out);
-    int moves_left = candidate_table::block_tokens * candidate_table::moves_per_token(fan_out);
+    int entry = begin * candidate_table::entries_per_token(table.experts, fan_out);
+    int const last_entry = entry + candidate_table::block_tokens * candidate_table::entries_per_token(table.experts, fan_out);
+    int moves_left = candidate_table::block_tokens * candidate_table::moves_per_token(table.experts, fan_out);
     int open = 0;
     float reach = infinite<float>;
     bool starved = false;
@@ -231,21 +235,22 @@ class candidate_flow {
   using search_type = price_search<double>;
 
   [[nodiscard]] static std::size_t bytes(index_t tokens, int nodes, int fan_out) {
+    int const experts = nodes;
     index_t const pairs = index_t{nodes} * padded(nodes);
     index_t const open = candidate_table::blocks(tokens) * index_t{candidate_table::block_tokens};
-    return workspace_bytes<item>(most_moves(tokens, fan_out)) + workspace_bytes<extra>(most_moves(tokens, fan_out)) +
-           workspace_bytes<std::uint8_t>(candidate_table::entries(tokens, fan_out)) + workspace_bytes<int>(open) +
+    return workspace_bytes<item>(most_moves(tokens, experts, fan_out)) + workspace_bytes<extra>(most_moves(tokens, experts, fan_out)) +
+           workspace_bytes<std::uint8_t>(candidate_table::entries(tokens, experts, fan_out)) + workspace_bytes<int>(open) +
            workspace_bytes<int>(pairs + 1) + workspace_bytes<int>(pairs) * 3 + workspace_bytes<index_t>(padded(nodes));
   }
-  [[nodiscard]] static index_t most_moves(index_t tokens, int fan_out) {
-    return index_t{candidate_table::blocks(tokens)} * candidate_table::block_tokens * candidate_table::moves_per_token(fan_out);
+  [[nodiscard]] static index_t most_moves(index_t tokens, int experts, int fan_out) {
+    return index_t{candidate_table::blocks(tokens)} * candidate_table::block_tokens * candidate_table::moves_per_token(experts, fan_out);
   }
 
   candidate_flow(search_type& search, sink_arcs const& arcs, candidate_table const& table, workspace& ws)
       : search_(search), arcs_(arcs), table_(table), stride_(search.stride()), pairs_(index_t{search.nodes()} * stride_) {
-    items_ = ws.take<item>(most_moves(table.tokens, table.fan_out)).data();
-    extras_ = ws.take<extra>(most_moves(table.tokens, table.fan_out)).data();
-    chosen_ = ws.take<std::uint8_t>(candidate_table::entries(table.tokens, table.fan_out)).data();
+    items_ = ws.take<item>(most_moves(table.tokens, table.experts, table.fan_out)).data();
+    extras_ = ws.take<extra>(most_moves(table.tokens, table.experts, table.fan_out)).data();
+    chosen_ = ws.take<std::uint8_t>(candidate_table::entries(table.tokens, table.experts, table.fan_out)).data();
     extra_of_ = ws.take<int>(candidate_table::blocks(table.tokens) * index_t{candidate_table::block_tokens}).data();
     segment_ = ws.take<int>(pairs_ + 1).data();
     head_ = ws.take<int>(pairs_).data();
@@ -391,36 +396,29 @@ class candidate_flow {
     std::int32_t* const expert = table_.entry_expert + open.first;
     float* const score = table_.entry_score + open.first;
     double const* const price = search_.price();
-    std::uint64_t kept = 0;
+    std::uint8_t* const kept = chosen_ + open.first;  // until the choice is made
     for (int j = 0; j < open.count; ++j) {
-      chosen_[open.first + j] = j < open.wanted ? 1 : 0;
-      if ((expert[j] & candidate_table::kept_mark) != 0) {
-        expert[j] &= ~candidate_table::kept_mark;
-        kept |= std::uint64_t{1} << j;
-      }
+      kept[j] = (expert[j] & candidate_table::kept_mark) != 0 ? 1 : 0;
+      expert[j] &= ~candidate_table::kept_mark;
     }
     for (int i = 0; i < open.wanted; ++i) {
-      int best = -1;
+      int best = i;
       double best_worth = 0.0;
-      bool best_kept = false;
       for (int j = i; j < open.count; ++j) {
         double worth = static_cast<double>(score[j]) - price[expert[j]];
-        bool const was = (kept >> j & 1U) != 0;
-        if (was) { worth += (std::abs(static_cast<double>(score[j])) + largest_price) * 0x1p-42; }
-        if (best < 0 || worth > best_worth ||
-            (worth == best_worth && !best_kept && (was || room(expert[j]) > room(expert[best])))) {
+        if (kept[j] != 0) { worth += (std::abs(static_cast<double>(score[j])) + largest_price) * 0x1p-42; }
+        bool const first = j == i || worth > best_worth;
+        if (first || (worth == best_worth && kept[best] == 0 && (kept[j] != 0 || room(expert[j]) > room(expert[best])))) {
           best = j;
           best_worth = worth;
-          best_kept = was;
         }
       }
-      bool const moved = (kept >> i & 1U) != 0;
-      kept &= ~(std::uint64_t{1} << best | std::uint64_t{1} << i);
-      kept |= moved ? std::uint64_t{1} << best : 0;
       std::swap(expert[i], expert[best]);
       std::swap(score[i], score[best]);
+      std::swap(kept[i], kept[best]);
       ++held_[expert[i]];
     }
+    for (int j = 0; j < open.count; ++j) { kept[j] = j < open.wanted ? 1 : 0; }
   }
 
   /// The least open move of a pair, after the one that was the least closed.
