@@ -4,8 +4,11 @@
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/expert/gated_ffn.hpp>
 #include <fairlead/layer/moe_layer.hpp>
+#include <fairlead/layer/shuffled.hpp>
+#include <fairlead/route/distilled_gate.hpp>
 #include <fairlead/route/linear_gate.hpp>
 #include <fairlead/route/top_k.hpp>
+#include <fairlead/route/two_stage.hpp>
 
 namespace fl = fairlead;
 
@@ -36,6 +39,16 @@ void positive() {
 
 #if defined(REJECT_router)  // expect: .router must model fairlead::router_on | fairlead::top_k
 void reject() { make(fl::moe_layer{.gate = gate{}, .router = empty{}, .expert = expert{}}); }
+#endif
+
+#if defined(REJECT_shuffled_neighbours)  // expect: needs rows in the order of the text | take token_embedding
+void reject() {
+  using stages = fl::distilled_gate<fl::bigram_embedding>;
+  fl::moe_layer const layer{.gate = stages{.backbone = {.width = 4, .experts = 2}, .features = {.vocabulary = 5, .width = 3}},
+                            .router = fl::two_stage<>{.first = {.experts = 2}}, .expert = expert{.width = 4, .hidden = 4}};
+  fl::shuffled<std::remove_const_t<decltype(layer)>> const misuse{layer};
+  (void)misuse;
+}
 #endif
 
 #if defined(REJECT_gate)  // expect: .gate must model fairlead::gate_on | fairlead::linear_gate

@@ -5,8 +5,11 @@
 #include <fairlead/core/load.hpp>
 #include <fairlead/laws/router.hpp>
 #include <fairlead/route/expert_choice.hpp>
+#include <fairlead/route/shared_slots.hpp>
 #include <fairlead/route/sinkhorn_router.hpp>
 #include <fairlead/route/token_rounding.hpp>
+#include <fairlead/route/weight_norm.hpp>
+#include <fairlead/route/zero_experts.hpp>
 #include <fairlead/workload/skewed_logits.hpp>
 
 #include <algorithm>
@@ -104,6 +107,19 @@ TEST_CASE("expert choice keeps the laws, whatever the shares and the bound") {
                                                                .shares = {.divide_by_choices = true}}, problem));
   }
   static_assert(fl::batch_coupled<fl::expert_choice> && !fl::causal<fl::expert_choice>);
+}
+
+TEST_CASE("routers around expert choice are as coupled as it is, and keep its laws") {
+  fl::laws::router_problem const problem{.tokens = 29, .seed = 4, .by_score = false};
+  using inner = fl::expert_choice_over_tokens;
+  using slots = fl::shared_slots<inner>;
+  using normed = fl::normalised_weights<inner>;
+  using zeros = fl::zero_experts<inner>;
+  static_assert(fl::batch_coupled<slots> && fl::batch_coupled<normed> && fl::batch_coupled<zeros>);
+  static_assert(!fl::batch_coupled<fl::shared_slots<fl::top_k>> && !fl::causal<slots>);
+  CHECK(fl::laws::check_router(slots{.router = {.experts = 6, .max_choices = 3}}, problem));
+  CHECK(fl::laws::check_router(normed{.router = {.experts = 6, .max_choices = 3}, .p = 2.0F}, problem));
+  CHECK(fl::laws::check_router(zeros{.router = {.experts = 6, .max_choices = 3}, .zero = 2}, problem));
 }
 
 TEST_CASE("each expert takes its best tokens: the plain sort agrees, loads are even") {

@@ -60,4 +60,9 @@ concept has_frozen_blocks = requires(Gate const& gate, index_t block, std::uint6
   { gate.frozen(block, step) } -> std::same_as<bool>;
 };
 
+/// @brief Opt-in: a gate (or the features of one) that reads token ids of rows before a token's own, so that rows must
+/// stand in the order of the text, says so by a true `Gate::reads_neighbours`.
+template <class Gate>
+concept needs_text_order = requires { requires Gate::reads_neighbours; };
+
 FAIRLEAD_NAMESPACE_END

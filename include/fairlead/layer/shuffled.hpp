@@ -43,7 +43,9 @@ struct shuffled_record {
 /// rank permutes its tokens by a random permutation that (seed, step, first token, rank) name, and sends each rank an even
 /// share; the layer runs on what arrived; outputs travel back, and their order is restored. Token ids and masks travel
 /// too. Each rank sees floor or ceil of tokens / ranks tokens, so that ranks with few tokens, or none, do an even part.
-/// Evaluation and a single rank exchange nothing. Routers that read a table by batch row (`external_ids`) do not fit.
+/// Evaluation and a single rank exchange nothing. What depends on the place of a row in its batch does not fit: gates that
+/// read neighbouring ids (`bigram_embedding`, `convolution_embedding`: refused), routers that read a table by batch row
+/// (`external_ids`); losses by sequence and capacities by group would see random neighbours.
 ///
 /// The members are those of `moe_layer` without its stages, and `state.inner` is the state of the layer inside. Costs two
 /// exchanges of rows each way more than the layer, and one of three numbers a rank.
@@ -54,6 +56,10 @@ struct shuffled_record {
 /// @source{BASE, section 3.2.1; fairseq base_layer}
 template <class Layer>
 struct shuffled {
+  static_assert(!needs_text_order<decltype(Layer::gate)>,
+                "a gate that reads the token ids before a token's own needs rows in the order of the text, and shuffled "
+                "exchanges them at random: take token_embedding, or the layer without shuffled");
+
   Layer layer;  ///< the layer
 
   using value_type = typename Layer::value_type;    ///< element type of rows

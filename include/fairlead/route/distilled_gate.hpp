@@ -36,6 +36,9 @@ struct distilled_gate {
   std::uint64_t switch_step = never_step;   ///< `route_context::step` from which the light router is frozen
   double deviation = 0.0;                   ///< of the initial light centroids; 0 = 0.1 / sqrt(features.width)
 
+  /// Whether rows must stand in the order of the text (`bigram_embedding`, `convolution_embedding`).
+  static constexpr bool reads_neighbours = needs_text_order<Features>;
+
   /// @returns experts, the half of the logits
   [[nodiscard]] index_t experts() const noexcept { return backbone.experts; }
   /// @returns blocks of backbone, features and centroids

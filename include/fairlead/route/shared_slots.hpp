@@ -114,5 +114,8 @@ struct shared_slots {
 /// @brief As causal as the router that chooses.
 template <class Router>
 inline constexpr bool causal<shared_slots<Router>> = causal<Router>;
+/// @brief What couples the router couples this one.
+template <class Router>
+inline constexpr bool batch_coupled<shared_slots<Router>> = batch_coupled<Router>;
 
 FAIRLEAD_NAMESPACE_END

@@ -110,6 +110,9 @@ static_assert(token_features_on<token_embedding, serial>);
 /// rows: the row before row t is t - 1 unless t is a multiple of `sequence_length`.
 /// @source{StableMoE code, bigram variant of the distilled router}
 struct bigram_embedding {
+  /// Rows before a token's own count, so that rows must stand in the order of the text.
+  static constexpr bool reads_neighbours = true;
+
   index_t vocabulary = 0;       ///< ids are below it
   index_t width = 50;           ///< columns
   index_t sequence_length = 0;  ///< rows of a sequence; 0 = the rows of a call are one sequence
@@ -160,6 +163,9 @@ static_assert(token_features_on<bigram_embedding, serial>);
 /// there is padding. No bias and no nonlinearity.
 /// @source{StableMoE, table 7 and code: 5 taps, padded by 4}
 struct convolution_embedding {
+  /// Rows before a token's own count, so that rows must stand in the order of the text.
+  static constexpr bool reads_neighbours = true;
+
   index_t vocabulary = 0;       ///< ids are below it
   index_t width = 50;           ///< columns
   index_t taps = 5;             ///< rows that a feature sees, >= 1

@@ -95,7 +95,8 @@ concept state_of = has_state<Router> && std::same_as<State, router_state_t<Route
 /// with several micro-batches an update give contexts whose step counts updates, or count `switch_step` in passes.
 ///
 /// In the first stage `First` chooses on the backbone scores: arg-max by default, or a balanced assignment. Its weights
-/// are replaced. If it has state, so has this router, and learns as it does (the light stage teaches it nothing).
+/// are replaced. If it has state, so has this router, and learns as it does. The light stage shows it no scores; a
+/// controller that reads counts (`sign_bias`) goes on moving its bias, without effect on the routing.
 ///
 /// Deviations: the published code re-computes the arg-max for its balance loss; here `over_under_loss` reads what was
 /// routed. An expert whose backbone score is NaN or -inf is never chosen, in the light stage either; else the choice there

@@ -132,5 +132,8 @@ struct normalised_weights {
 /// @brief As causal as the router that chooses.
 template <class Router>
 inline constexpr bool causal<normalised_weights<Router>> = causal<Router>;
+/// @brief What couples the router couples this one.
+template <class Router>
+inline constexpr bool batch_coupled<normalised_weights<Router>> = batch_coupled<Router>;
 
 FAIRLEAD_NAMESPACE_END

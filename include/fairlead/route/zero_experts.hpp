@@ -105,5 +105,8 @@ struct zero_experts {
 /// @brief As causal as the router that chooses.
 template <class Router>
 inline constexpr bool causal<zero_experts<Router>> = causal<Router>;
+/// @brief What couples the router couples this one.
+template <class Router>
+inline constexpr bool batch_coupled<zero_experts<Router>> = batch_coupled<Router>;
 
 FAIRLEAD_NAMESPACE_END
