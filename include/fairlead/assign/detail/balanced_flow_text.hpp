@@ -400,9 +400,11 @@ class flow_solve {
       index_t const moved = search.augmentations();
       index_t const surplus = flow.start(copies_);
       bool const ties = reach_ < window / 4;
-      // Within the pass's reach every pair that was left out stays worse than its token's choice. Where ties had to be
-      // thinned out there is no reach: then another pass has the say.
-      search_end const end = flow.run(ties ? infinite<double> : reach_);
+      // Within the pass's reach every pair that was left out stays worse than its token's choice, and no pass loses what
+      // an earlier one has balanced. The first one has little to lose: it goes to the end, and where prices far apart
+      // have moved far, most often a second pass finds that nothing was wrong. Where ties had to be thinned out there is
+      // no reach.
+      search_end const end = flow.run(ties || round == 0 ? infinite<double> : reach_);
       report_.augmentations += search.augmentations() - moved;
       report_.iterations += search.searches() - searches;
       flow.write(result_.owner);
@@ -428,7 +430,7 @@ class flow_solve {
       } else {
         take_prices(search);
         if (end == search_end::balanced) {
-          window = std::min(near_choice(3), (most - least) / 4);
+          window = std::min(0.3 * near_choice(3), (most - least) / 4);
         } else if (2 * (search.augmentations() - moved) < surplus) {
           window *= 2.0;
         }

@@ -70,11 +70,7 @@ class dense_flow {
   /// Row i becomes `from`; false if fewer than fan_out pairs of it are allowed.
   template <class Score>
   bool load(int i, Score const* from) {
-    float* const row = rows_ + index_t{i} * stride_;
-    read_row(from, experts_, stride_, row);
-    int allowed = 0;
-    for (int e = 0; e < experts_; ++e) { allowed += row[e] > -infinite<float> ? 1 : 0; }
-    return allowed >= fan_out_;
+    return read_row(from, experts_, stride_, rows_ + index_t{i} * stride_) >= fan_out_;
   }
 
   /// Assign all loaded rows from the prices of the search on. Afterwards the search holds the prices.

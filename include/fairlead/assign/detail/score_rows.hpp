@@ -39,11 +39,29 @@ template <class Score>
   return score > highest_score<Score> ? highest_score<Score> : score;
 }
 
-/// to[e] = clean score of e, padded with -inf to `stride`.
+/// to[e] = clean score of e, padded with -inf to `stride`; returns how many are allowed.
 template <class Score>
-inline void read_row(Score const* from, int experts, int stride, float* to) noexcept {
-  for (int e = 0; e < experts; ++e) { to[e] = clean_score(from[e]); }
-  for (int e = experts; e < stride; ++e) { to[e] = -infinite<float>; }
+inline int read_row(Score const* from, int experts, int stride, float* to) noexcept {
+  int allowed = 0;
+  int e = 0;
+#if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+  if constexpr (std::is_same_v<Score, float>) {
+    __m512 const low = _mm512_set1_ps(-infinite<float>);
+    __m512 const high = _mm512_set1_ps(greatest_float);
+    for (; e + 16 <= experts; e += 16) {
+      // Both return their second operand for NaN: it stays, then becomes -inf.
+      __m512 const x = _mm512_max_ps(_mm512_min_ps(high, _mm512_loadu_ps(from + e)), low);
+      _mm512_storeu_ps(to + e, x);
+      allowed += __builtin_popcount(_mm512_cmp_ps_mask(x, low, _CMP_GT_OQ));
+    }
+  }
+#endif
+  for (; e < experts; ++e) {
+    to[e] = clean_score(from[e]);
+    allowed += to[e] > -infinite<float> ? 1 : 0;
+  }
+  for (; e < stride; ++e) { to[e] = -infinite<float>; }
+  return allowed;
 }
 
 #if FAIRLEAD_DETAIL_ASSIGN_VECTORS
@@ -93,7 +111,7 @@ inline float price_row(Score const* from, int experts, int stride, float const* 
     return top;
   }
 #endif
-  read_row(from, experts, stride, worth);
+  (void)read_row(from, experts, stride, worth);
   float top = -infinite<float>;
   for (int e = 0; e < experts; ++e) {
     worth[e] -= prices[e];
