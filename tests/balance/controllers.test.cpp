@@ -337,7 +337,7 @@ TEMPLATE_TEST_CASE("a micro-batch without a balanced assignment contributes noth
   TestType const rule;
   auto const good = normals(40, 4, 6);
   auto bad = normals(40, 4, 7);
-  for (index_t e = 1; e < 4; ++e) { bad(13, e) = -infinity; }  // one candidate, two choices
+  for (index_t t = 0; t < 40; ++t) { bad(t, 2) = bad(t, 3) = -infinity; }  // all want the same two experts
   auto state = rule.make_state(4), plain = rule.make_state(4);
   std::vector<float> bias(4, 0.0F), want(4, 0.0F);
   learn(rule, bad, 2, bias, state);
@@ -355,6 +355,26 @@ TEMPLATE_TEST_CASE("a micro-batch without a balanced assignment contributes noth
   end(rule, state, bias);
   CHECK(bias == want);
   CHECK(state.failed == 2);
+}
+
+TEMPLATE_TEST_CASE("tokens with fewer candidates than choices take no part in a solve", "[balance]", exact, flow) {
+  TestType const rule;
+  auto scores = normals(40, 4, 6);
+  for (index_t e = 1; e < 4; ++e) { scores(13, e) = -infinity; }  // one candidate, two choices
+  for (index_t e = 0; e < 4; ++e) { scores(20, e) = std::numeric_limits<float>::quiet_NaN(); }
+  std::vector<std::uint8_t> mask(40, 1);
+  mask[13] = mask[20] = 0;
+  fl::route_context without;
+  without.token_mask = mask;
+  auto state = rule.make_state(4), plain = rule.make_state(4);
+  std::vector<float> bias(4, 0.0F), want(4, 0.0F);
+  learn(rule, scores, 2, bias, state);
+  CHECK((state.status == fl::status::ok && state.solved == 1 && state.failed == 0));
+  learn(rule, scores, 2, want, plain, without);
+  end(rule, state, bias);
+  end(rule, plain, want);
+  CHECK(bias == want);
+  CHECK(*std::max_element(bias.begin(), bias.end()) > 0.0F);
 }
 
 TEST_CASE("the second solve of a global batch starts from the prices of the first", "[balance]") {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -44,9 +45,9 @@ struct exact_dual_state {
 /// With exact prices a token's best experts by score + bias are those of the best balanced assignment, up to ties, so
 /// one solve balances scores that do not change. On changing scores what limits is how well prices of one batch fit the
 /// next: more tokens a solve and some `decay` help. Every rank solves its own tokens; prices are averaged over
-/// micro-batches and ranks, weighted by valid tokens. Solves start warm: from the bias, then from the last micro-batch.
-/// A micro-batch that has no balanced assignment (fewer usable experts than choices) contributes nothing, and says so
-/// in the state. Works with plain selection.
+/// micro-batches and ranks, weighted by the tokens that took part. Solves start warm: from the bias, then from the last
+/// micro-batch. A token with fewer candidates than choices (NaN, -inf and masked experts are none) takes no part. A
+/// micro-batch that has no balanced assignment contributes nothing, and says so in the state. Works with plain selection.
 /// @tparam Solver an assignment solver with prices (`assignment_solver_on`, `has_prices`), such as `balanced_flow`
 /// @source{the dual of the assignment problem of 2103.16716; prices as a routing bias as in quantile balancing}
 template <class Solver>
@@ -72,7 +73,8 @@ struct exact_dual_bias {
   /// @returns scratch bytes of `accumulate`
   [[nodiscard]] constexpr std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) const {
     return 2 * fairlead::workspace_bytes<double>(experts) + 2 * fairlead::workspace_bytes<index_t>(experts) +
-           fairlead::workspace_bytes<expert_id>(tokens * fan_out) + solver.workspace_bytes(tokens, experts, fan_out);
+           fairlead::workspace_bytes<expert_id>(tokens * fan_out) + fairlead::workspace_bytes<std::uint8_t>(tokens) +
+           solver.workspace_bytes(tokens, experts, fan_out);
   }
   /// @brief Solve this micro-batch, and add its prices to the sums.
   /// @param on host backend
@@ -92,9 +94,11 @@ struct exact_dual_bias {
     index_t const experts = scores.cols();
     FAIRLEAD_EXPECTS(static_cast<index_t>(bias.size()) == experts && state.prices.size() == bias.size(),
                      "one bias and one price an expert", bias.size(), state.prices.size(), experts);
-    index_t const valid = detail::prices::valid_tokens(context.token_mask, scores.rows());
-    if (context.phase != phase::train || valid == 0) { return; }
+    if (context.phase != phase::train) { return; }
     workspace::scope const scope(ws);
+    auto const takes_part = ws.take<std::uint8_t>(scores.rows());
+    index_t const valid = detail::prices::mark_choosers(scores, fan_out, context, takes_part);
+    if (valid == 0) { return; }
     auto const old = ws.take<double>(experts);
     auto const prices = ws.take<double>(experts);
     auto const lower = ws.take<index_t>(experts);
@@ -106,7 +110,9 @@ struct exact_dual_bias {
     auto const report = solver.solve(
         on,
         assignment_problem<float>{.scores = scores, .fan_out = fan_out, .lower = lower, .upper = upper,
-                                  .token_mask = context.token_mask, .warm_prices = state.prices},
+                                  .token_mask = valid < scores.rows() ? std::span<std::uint8_t const>(takes_part)
+                                                                    : std::span<std::uint8_t const>{},
+                                  .warm_prices = state.prices},
         assignment_result{{owner.data(), scores.rows(), fan_out}, prices}, ws);
     state.status = report.status;
     bool usable = report.status == status::ok || report.status == status::iteration_limit;

@@ -5,6 +5,9 @@
 #include <fairlead/concepts/communicator.hpp>
 #include <fairlead/core/contract.hpp>
 #include <fairlead/core/ids.hpp>
+#include <fairlead/core/matrix_view.hpp>
+#include <fairlead/core/order.hpp>
+#include <fairlead/core/routing.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -99,6 +102,23 @@ namespace detail::prices {
 /// Number of experts that the mask allows.
 [[nodiscard]] inline index_t usable_experts(std::span<std::uint8_t const> mask, index_t experts) noexcept {
   return valid_tokens(mask, experts);
+}
+/// Marks the tokens that have as many candidates as choices. Stops at the last one, so that finite rows cost O(choices).
+/// @returns how many there are
+[[nodiscard]] inline index_t mark_choosers(matrix_view<float const> scores, index_t fan_out, route_context const& context,
+                                           std::span<std::uint8_t> marks) noexcept {
+  index_t count = 0;
+  for (index_t t = 0; t < scores.rows(); ++t) {
+    auto const at = static_cast<std::size_t>(t);
+    float const* const row = scores.row(t);
+    index_t found = 0;
+    for (index_t e = 0; e < scores.cols() && found < fan_out; ++e) {
+      found += usable(context.expert_mask, static_cast<std::size_t>(e)) && is_candidate(row[e]) ? 1 : 0;
+    }
+    marks[at] = found == fan_out && usable(context.token_mask, at) ? 1 : 0;
+    count += marks[at];
+  }
+  return count;
 }
 /// Copies over the usable experts as evenly as integers allow; the first ones take one more.
 inline void usable_capacity(index_t copies, std::span<std::uint8_t const> mask, std::span<index_t> capacity) noexcept {
