@@ -2,7 +2,11 @@
 // Ids of different kinds, views of the wrong type, policies without text for a backend.
 #include <fairlead/core/implementation.hpp>
 #include <fairlead/core/matrix_view.hpp>
+#include <fairlead/core/saved_state.hpp>
 #include <fairlead/exec/serial.hpp>
+
+#include <string>
+#include <vector>
 
 namespace fl = fairlead;
 
@@ -42,4 +46,15 @@ inline void misuse() { takes_expert(3); }
 #if defined(REJECT_policy_without_text)  // expect: this component has no text for this backend's memory space | include the component's .cuh
 struct my_policy {};
 inline fl::implementation<my_policy, fl::serial> misuse;
+#endif
+
+#if defined(REJECT_saved_strings)  // expect: a state is saved byte by byte: give arrays of plain values
+struct names {
+  std::vector<std::string> values;
+  template <class Self, class Function>
+  static void each_array(Self& self, Function&& f) {
+    f(std::span(self.values));
+  }
+};
+inline std::size_t misuse(names const& state) { return fl::saved_bytes(state); }
 #endif

@@ -35,6 +35,7 @@ struct count_arrays {
   std::size_t bytes = 0;
   template <class Value>
   void operator()(std::span<Value const> values) {
+    static_assert(std::is_trivially_copyable_v<Value>, "a state is saved byte by byte: give arrays of plain values");
     bytes += sizeof(std::uint64_t) + values.size_bytes();
   }
 };
