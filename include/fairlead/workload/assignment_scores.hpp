@@ -117,20 +117,20 @@ struct assignment_scores {
 
     void draw(index_t token, std::uint64_t generation, float* row) const {
       auto const t = static_cast<std::uint64_t>(token) + (generation << 40U);
-      index_t const experts = what_.experts;
-      auto const count = static_cast<double>(experts);
+      index_t const columns = what_.experts;
+      auto const count = static_cast<double>(columns);
       switch (what_.kind) {
         case score_kind::normal:
-          for (index_t e = 0; e < experts; ++e) { row[e] = on_grid(normal(purpose::row, t, index(e))); }
+          for (index_t e = 0; e < columns; ++e) { row[e] = on_grid(normal(purpose::row, t, index(e))); }
           return;
         case score_kind::ties:
-          for (index_t e = 0; e < experts; ++e) {
+          for (index_t e = 0; e < columns; ++e) {
             row[e] = static_cast<float>(philox::below(word(purpose::row, t, index(e)), 8));
           }
           return;
         case score_kind::same: {
           double const strength = philox::to_uniform(word(purpose::choice, t, 0));
-          for (index_t e = 0; e < experts; ++e) {
+          for (index_t e = 0; e < columns; ++e) {
             row[e] = on_grid(strength * (count - static_cast<double>(e)) / count +
                              1e-3 * normal(purpose::row, t, index(e)));
           }
@@ -138,7 +138,7 @@ struct assignment_scores {
         }
         case score_kind::token: {
           auto const id = static_cast<std::uint64_t>(popular(t));
-          for (index_t e = 0; e < experts; ++e) { row[e] = on_grid(normal(purpose::embedding, id, index(e))); }
+          for (index_t e = 0; e < columns; ++e) { row[e] = on_grid(normal(purpose::embedding, id, index(e))); }
           return;
         }
         case score_kind::cluster:
@@ -155,8 +155,8 @@ struct assignment_scores {
     }
     /// Kinds share no numbers, except that `rounded` is `cluster`, rounded.
     [[nodiscard]] std::uint64_t place_of(purpose use, std::uint64_t i) const noexcept {
-      score_kind const kind = what_.kind == score_kind::rounded ? score_kind::cluster : what_.kind;
-      return i + (static_cast<std::uint64_t>(use) << 40U) + (static_cast<std::uint64_t>(kind) << 48U);
+      score_kind const family = what_.kind == score_kind::rounded ? score_kind::cluster : what_.kind;
+      return i + (static_cast<std::uint64_t>(use) << 40U) + (static_cast<std::uint64_t>(family) << 48U);
     }
     [[nodiscard]] std::uint32_t word(purpose use, std::uint64_t stream, std::uint64_t i) const noexcept {
       return philox::draw(what_.seed, stream, place_of(use, i))[0];
@@ -171,8 +171,8 @@ struct assignment_scores {
     }
     /// Coordinates are rounded to 2^-9, so that the products add up exactly, in any order.
     void dotted(std::uint64_t t, float* row) const {
-      index_t const experts = what_.experts;
-      if (experts == 0) { return; }
+      index_t const columns = what_.experts;
+      if (columns == 0) { return; }
       std::array<std::int32_t, width> place{};
       index_t const centre = popular(t);
       for (index_t i = 0; i < width; ++i) {
@@ -180,7 +180,7 @@ struct assignment_scores {
         double const x = centres_[at] + noise * normal(purpose::row, t, index(i));
         place[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(std::lround(x * 512.0));
       }
-      for (index_t e = 0; e < experts; ++e) {
+      for (index_t e = 0; e < columns; ++e) {
         std::int32_t const* const embedding = embeddings_.data() + e * width;
         // At most 64 x (9 x 512) x (7 x 512): far inside 31 bits.
         std::int32_t sum = 0;
