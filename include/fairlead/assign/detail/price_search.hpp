@@ -196,12 +196,10 @@ class price_search {
     }
     Value nearest = infinite<Value>;
     int id = stride_;
-    for (int lane = 0; lane < kind::lanes; ++lane) {
-      int const candidate = static_cast<int>(where[lane]) + lane;
-      if (best[lane] < nearest || (best[lane] == nearest && candidate < id)) {
-        nearest = best[lane];
-        id = candidate;
-      }
+    unsigned hits = equals_least(best, nearest);
+    for (; hits != 0; hits &= hits - 1) {
+      int const lane = __builtin_ctz(hits);
+      id = std::min(id, static_cast<int>(where[lane]) + lane);
     }
     next_ = id;
     return nearest;

@@ -31,6 +31,11 @@ inline constexpr float greatest_float = std::numeric_limits<float>::max();
 template <class Score>
 inline constexpr float highest_score = std::is_same_v<Score, bfloat16> ? 0x1.FEp127F : greatest_float;
 
+#if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+// With a mask of ones: g++ 12 warns about the forms without one (GCC bug 105593).
+inline constexpr __mmask16 every_lane = 0xFFFF;
+#endif
+
 /// A score as the solver sees it.
 template <class Score>
 [[nodiscard]] inline float clean_score(Score given) noexcept {
@@ -50,7 +55,7 @@ inline int read_row(Score const* from, int experts, int stride, float* to) noexc
     __m512 const high = _mm512_set1_ps(greatest_float);
     for (; e + 16 <= experts; e += 16) {
       // Both return their second operand for NaN: it stays, then becomes -inf.
-      __m512 const x = _mm512_max_ps(_mm512_min_ps(high, _mm512_loadu_ps(from + e)), low);
+      __m512 const x = _mm512_maskz_max_ps(every_lane, _mm512_maskz_min_ps(every_lane, high, _mm512_loadu_ps(from + e)), low);
       _mm512_storeu_ps(to + e, x);
       allowed += __builtin_popcount(_mm512_cmp_ps_mask(x, low, _CMP_GT_OQ));
     }
@@ -67,7 +72,7 @@ inline int read_row(Score const* from, int experts, int stride, float* to) noexc
 #if FAIRLEAD_DETAIL_ASSIGN_VECTORS
 [[gnu::always_inline]] inline float largest_lane(float_vector const& v) noexcept {
 #  if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
-  return _mm512_reduce_max_ps(reinterpret_cast<__m512>(v));
+  return fold(v, pick_greater{});
 #  else
   float best = v[0];
   for (int lane = 1; lane < vector_of<float>::lanes; ++lane) { best = v[lane] > best ? v[lane] : best; }
@@ -91,9 +96,9 @@ inline float price_row(Score const* from, int experts, int stride, float const* 
       float_vector x = load_lanes<float_vector>(from + e);
 #  if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
       // Both return their second operand for NaN: it stays, then becomes -inf.
-      __m512 const finite = _mm512_min_ps(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(x));
+      __m512 const finite = _mm512_maskz_min_ps(every_lane, reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(x));
       __m512 const rest = _mm512_sub_ps(finite, _mm512_loadu_ps(prices + e));
-      x = reinterpret_cast<float_vector>(_mm512_max_ps(rest, reinterpret_cast<__m512>(low)));
+      x = reinterpret_cast<float_vector>(_mm512_maskz_max_ps(every_lane, rest, reinterpret_cast<__m512>(low)));
 #  else
       x = x > high ? high : x;  // NaN stays
       x -= load_lanes<float_vector>(prices + e);

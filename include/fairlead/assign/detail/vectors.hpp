@@ -11,6 +11,10 @@
 #include <cstring>
 #include <limits>
 
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+#  include <immintrin.h>
+#endif
+
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #  define FAIRLEAD_DETAIL_ASSIGN_VECTORS 1
 #else
@@ -93,6 +97,63 @@ template <class Vector, class Value>
 template <class Vector, class Value>
 [[gnu::always_inline]] inline void store_lanes(Value* to, Vector const& v) noexcept {
   std::memcpy(to, &v, sizeof v);
+}
+
+#  if defined(__AVX512F__)
+// Not _mm512_reduce_*: g++ 12 warns about them wherever they are inlined (GCC bug 105593).
+template <class Pick>
+[[gnu::always_inline]] inline float fold(float_vector v, Pick const& pick) noexcept {
+  v = pick(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = pick(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = pick(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  v = pick(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+  return v[0];
+}
+template <class Pick>
+[[gnu::always_inline]] inline double fold(double_vector v, Pick const& pick) noexcept {
+  v = pick(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+  v = pick(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+  v = pick(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
+  return v[0];
+}
+struct pick_less {
+  template <class Vector>
+  [[gnu::always_inline]] Vector operator()(Vector const& a, Vector const& b) const noexcept { return a < b ? a : b; }
+};
+struct pick_greater {
+  template <class Vector>
+  [[gnu::always_inline]] Vector operator()(Vector const& a, Vector const& b) const noexcept { return a > b ? a : b; }
+};
+#  endif
+
+/// The least lane, and a bit for each lane that equals it.
+[[gnu::always_inline]] inline unsigned equals_least(float_vector const& v, float& least) noexcept {
+#  if defined(__AVX512F__)
+  __m512 const x = reinterpret_cast<__m512>(v);
+  least = fold(v, pick_less{});
+  return _mm512_cmp_ps_mask(x, _mm512_set1_ps(least), _CMP_EQ_OQ);
+#  else
+  constexpr int lanes = vector_of<float>::lanes;
+  least = v[0];
+  for (int i = 1; i < lanes; ++i) { least = v[i] < least ? v[i] : least; }
+  unsigned bits = 0;
+  for (int i = 0; i < lanes; ++i) { bits |= (v[i] == least ? 1U : 0U) << static_cast<unsigned>(i); }
+  return bits;
+#  endif
+}
+[[gnu::always_inline]] inline unsigned equals_least(double_vector const& v, double& least) noexcept {
+#  if defined(__AVX512F__)
+  __m512d const x = reinterpret_cast<__m512d>(v);
+  least = fold(v, pick_less{});
+  return _mm512_cmp_pd_mask(x, _mm512_set1_pd(least), _CMP_EQ_OQ);
+#  else
+  constexpr int lanes = vector_of<double>::lanes;
+  least = v[0];
+  for (int i = 1; i < lanes; ++i) { least = v[i] < least ? v[i] : least; }
+  unsigned bits = 0;
+  for (int i = 0; i < lanes; ++i) { bits |= (v[i] == least ? 1U : 0U) << static_cast<unsigned>(i); }
+  return bits;
+#  endif
 }
 #endif
 
