@@ -281,6 +281,22 @@ TEST_CASE("A solver that may choose who takes the remainder finds at least as go
   }
 }
 
+TEST_CASE("Remainders of many ranks do not add up on the same experts where the solver can choose") {
+  using flow = fl::balanced_choice<fl::balanced_flow>;
+  static_assert(flow{.experts = 4}.remainder == fl::remainder_rule::solver_chooses);
+  static_assert(fl::balanced_choice<small::exact_solver>{.experts = 4}.remainder == fl::remainder_rule::lowest_experts);
+  flow const router{.experts = 16};
+  auto state = router.make_state();
+  std::vector<index_t> sums(16, 0);
+  for (std::uint64_t rank = 0; rank < 64; ++rank) {
+    auto const logits = scores(4, 16, 0.0, rank + 1);
+    auto const made = route(router, logits.view(), state, {});
+    CHECK(*std::max_element(made.loads.begin(), made.loads.end()) == 1);
+    for (std::size_t e = 0; e < 16; ++e) { sums[e] += made.loads[e]; }
+  }
+  CHECK(*std::max_element(sums.begin(), sums.end()) <= 32);  // the mean is 16; 64 if the lowest four took them all
+}
+
 TEST_CASE("Both exact solvers find the same value, and warm prices change nothing but time") {
   using flow = fl::balanced_choice<fl::balanced_flow>;
   flow const router{.experts = 6};

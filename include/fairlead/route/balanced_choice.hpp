@@ -28,8 +28,8 @@ struct priced_evaluation {
 
 /// @brief Who takes the copies that do not divide evenly.
 enum class remainder_rule {
-  lowest_experts,  ///< the experts with the lowest ids take one more; every solver can
-  solver_chooses   ///< the solver decides between floor and ceiling; needs a solver with `solves_bounds`
+  lowest_experts,  ///< the experts with the lowest ids take one more, on every rank; every solver can
+  solver_chooses   ///< the solver decides between floor and ceiling by the logits; needs a solver with `solves_bounds`
 };
 
 /// @brief The state of a balanced router: host memory, equal on every rank after `observe`; save it with the parameters.
@@ -89,7 +89,8 @@ struct balanced_choice {
   expert_count experts;     ///< number of experts, 1 ... 65536
   index_t k = 1;            ///< experts a token, 1 ... min(experts, 64); above 1 the solver must state `solves_fan_out`
   float scale = 1.0F;       ///< factor on all weights, finite
-  remainder_rule remainder = remainder_rule::lowest_experts;  ///< who takes what does not divide
+  /// Who takes what does not divide. Each rank has a remainder of its own: on the lowest experts all of them would add up.
+  remainder_rule remainder = solves_bounds<Solver> ? remainder_rule::solver_chooses : remainder_rule::lowest_experts;
   Solver solver{};          ///< makes the assignment
   Evaluation evaluation{};  ///< what happens in evaluation
 
