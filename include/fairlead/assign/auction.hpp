@@ -25,7 +25,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// On scores that are multiples of `grid` (integers, fixed point) the last epsilon is grid / (tokens + 1), and the value is
 /// the optimum. Reach for it as a baseline whose quality is a dial; `balanced_flow` is exact on any scores, and
 /// `jacobi_auction` runs its bids in parallel.
-/// @source{Bertsekas and Castanon 1989, auction for the transportation problem; deviations in docs/algorithms/assign.md}
+/// @source{bertsekas1989, auction for the transportation problem; deviations in docs/algorithms/assign.md}
 struct similar_object_auction {
   double relative_epsilon = 1e-4;  ///< last epsilon, in units of the mean spread of a row, if no other is set; > 0
   double final_epsilon = 0.0;      ///< last epsilon in units of scores; 0 = by `grid` or `relative_epsilon`

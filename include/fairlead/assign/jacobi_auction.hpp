@@ -36,7 +36,7 @@ struct assignment_batch {
 /// go: without this, tokens with equal rows overbid each other one by one.
 ///
 /// Reach for it on a device, or for many problems at once. One expert a token, exact capacities; pairs may be forbidden.
-/// @source{Bertsekas and Castanon 1989, auction for the transportation problem; deviations in docs/algorithms/assign.md}
+/// @source{bertsekas1989, auction for the transportation problem; deviations in docs/algorithms/assign.md}
 struct jacobi_auction {
   index_t divisor = 8;                        ///< epsilon is divided by this from phase to phase, >= 2
   index_t first_divisor = 4;                  ///< first epsilon = range of the scores / this, >= 1

@@ -22,7 +22,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// is the dual function at the prices, so the report says how near. Capacities must be equalities, since the iteration
 /// aims at masses and not at limits. With `fan_out` above 1 it spreads each token's mass as if one expert could take
 /// more than one of its copies; the rounding does not.
-/// @source{Sinkhorn and Knopp 1967, in the log domain; deviations in docs/algorithms/assign.md}
+/// @source{sinkhorn1967, in the log domain; deviations in docs/algorithms/assign.md}
 struct sinkhorn_rounding {
   /// Passes, temperatures and tolerance.
   sinkhorn_iteration iteration = sinkhorn_iteration::annealed();

@@ -49,7 +49,7 @@ struct exact_dual_state {
 /// micro-batch. A token with fewer candidates than choices (NaN, -inf and masked experts are none) takes no part. A
 /// micro-batch that has no balanced assignment contributes nothing, and says so in the state. Works with plain selection.
 /// @tparam Solver an assignment solver with prices (`assignment_solver_on`, `has_prices`), such as `balanced_flow`
-/// @source{the dual of the assignment problem of 2103.16716; prices as a routing bias as in quantile balancing}
+/// @source{BASE, the dual of its assignment problem; prices as a routing bias as in quantile balancing}
 template <class Solver>
 struct exact_dual_bias {
   static_assert(has_prices<Solver>, "exact_dual_bias needs a solver that returns prices (has_prices<Solver>), such as balanced_flow");

@@ -31,7 +31,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 ///
 /// Deviations: the code repeats the arg-max for this loss; here the routing is read as it is. Masked experts have
 /// no part in the mean load.
-/// @source{StableMoE, equation 4; routing section 5.2}
+/// @source{StableMoE, equation 4}
 struct over_under_loss {
   double coefficient = 0.3;                ///< weight of the loss (alpha)
   std::uint64_t switch_step = never_step;  ///< `route_context::step` from which there is no loss

@@ -24,7 +24,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 ///
 /// Deviations from the source: any number of tokens and padding are allowed, micro-batches weigh by tokens (the same
 /// when they are equally long), `decay` starts with a running mean. Works with plain selection.
-/// @source{megatron-core, quantile balancing: router.py, qb_dual_update}
+/// @source{Megatron-core, quantile balancing: router.py, qb_dual_update}
 struct quantile_bias {
   double decay = 0.0;  ///< share of the old bias that stays at each update, in [0, 1)
 

@@ -28,7 +28,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @tparam Backbone gate of the hidden state: one logit an expert (`has_plain_gate`)
 /// @determinism the same bits at any number of threads if the backbone's are; a light score depends on the token ids of
 ///         its sequence alone, not on its place in the batch
-/// @source{StableMoE, section 3.2; routing section 5}
+/// @source{StableMoE, section 3.2}
 template <class Features = token_embedding, class Backbone = linear_gate<>>
 struct distilled_gate {
   Backbone backbone{};                      ///< scores of the hidden state

@@ -103,7 +103,7 @@ concept state_of = has_state<Router> && std::same_as<State, router_state_t<Route
 /// does not depend on the backbone.
 /// @tparam First router of the first stage, one expert a token (`router_on`)
 /// @determinism ids of the second stage depend on the light scores alone, where backbone scores are numbers
-/// @source{StableMoE, sections 3.2 and 3.3; routing section 5}
+/// @source{StableMoE, sections 3.2 and 3.3}
 template <class First = top_k_sigmoid>
 struct two_stage {
   First first{};                                            ///< first stage; names the number of experts
