@@ -16,6 +16,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Keep the routings of the last micro-batches of one layer, found again by (step, first token).
 ///
+/// A second micro-batch with the same key takes the place of the first: give each its own step or first token (the
+/// contexts a layer makes for evaluation all have the step of the next training pass).
 /// Also the way in for routings that another engine made: reinforcement learning replays the experts of the sampler.
 /// Memory is taken once; when it is full the oldest entry makes room. One layer, one log; calls must not overlap.
 class routing_log {
