@@ -9,6 +9,7 @@
 #include <fairlead/assign/greedy.hpp>
 #include <fairlead/assign/greedy_order.hpp>
 #include <fairlead/assign/jacobi_auction.hpp>
+#include <fairlead/assign/pruned_flow.hpp>
 #include <fairlead/assign/quantile.hpp>
 #include <fairlead/assign/sinkhorn.hpp>
 #include <fairlead/balance/distillation_loss.hpp>

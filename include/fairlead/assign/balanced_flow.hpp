@@ -26,7 +26,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @source{assignment.md 2.1 and 2.5: successive shortest paths on the expert graph, coarse-to-fine duals; the passes by
 ///         window, the certificate and the many paths a search are this library's own}
 struct balanced_flow {
-  /// Moves of the prices towards the middle of the range in which the assignment stays optimal; 0 = leave them at the
+  /// Sweeps that move each price to the middle of the range in which the assignment stays optimal; 0 = leave them at the
   /// border, where tokens that moved last are indifferent. Prices that serve as a routing bias want the middle.
   int centre_sweeps = 2;
   /// Problems of up to this many scores (padded) are solved over all pairs at once. Decides about time only.
@@ -64,7 +64,7 @@ struct balanced_flow {
   }
 
  private:
-  [[nodiscard]] detail::flow_tuning tuning() const { return {dense_scores, sample_scores, centre_sweeps}; }
+  [[nodiscard]] detail::flow_tuning tuning() const { return {dense_scores, sample_scores, 0, centre_sweeps}; }
 };
 
 /// @brief `ok` is optimal.

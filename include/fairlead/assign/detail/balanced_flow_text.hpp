@@ -14,7 +14,8 @@ namespace detail {
 struct flow_tuning {
   index_t dense_scores = 1 << 16;   ///< problems up to this many scores are solved over all pairs
   index_t sample_scores = 1 << 18;  ///< samples too
-  int centre_sweeps = 2;            ///< moves of the prices towards the middle of their ranges
+  int kept = 0;                     ///< pairs a token keeps in the first pass; 0 = what the first prices say
+  int centre_sweeps = 2;            ///< of the prices to the middle of their ranges
 };
 
 template <class Score>
@@ -127,7 +128,7 @@ class flow_solve {
       }
       valid_ = valid;
     }
-    if (problem_.warm_prices.empty()) { start_from_samples(); }
+    if (problem_.warm_prices.empty() && tuning_.kept == 0) { start_from_samples(); }
     return tokens_ * stride_ <= tuning_.dense_scores ? solve_over_all_pairs() : solve_in_rounds();
   }
 
@@ -172,16 +173,12 @@ class flow_solve {
     return finish();
   }
 
-  /// Move each price towards the middle of the range in which the assignment stays optimal. All move at once, each by
-  /// half of its slack at most, so that no constraint between two breaks. With `base`, prices moved from there and stay
-  /// within `window` of each other.
+  /// Move one price after the other to the middle of the range in which the assignment stays optimal. With `base`, prices
+  /// moved from there and stay within `window` of each other.
   void centre(price_search<double> const& search, double const* base, double window) {
     if (result_.prices.empty()) { return; }
     int const nodes = search.nodes();
     double* const price = search.price();
-    workspace::scope const scope(ws_);
-    double* const low = ws_.take<double>(stride_).data();
-    double* const high = ws_.take<double>(stride_).data();
     double down = -infinite<double>;
     double up = infinite<double>;
     if (base != nullptr) {
@@ -196,23 +193,16 @@ class flow_solve {
       up = most + spare;
     }
     for (int sweep = 0; sweep < tuning_.centre_sweeps; ++sweep) {
-      std::fill_n(low, stride_, -infinite<double>);
-      for (int u = 0; u < nodes; ++u) {
-        // price(u) - price(v) <= loss(u, v)
-        double const* const loss = search.loss(u);
-        double nearest = infinite<double>;
-        double const mine = price[u];
-        for (int v = 0; v < stride_; ++v) {
-          double const floor = mine - loss[v];
-          double const ceiling = loss[v] + price[v];
-          low[v] = floor > low[v] ? floor : low[v];
-          nearest = ceiling < nearest ? ceiling : nearest;
-        }
-        high[u] = nearest;
-      }
       for (int e = 0; e < experts_; ++e) {
-        double const least = std::max(low[e], base == nullptr ? -infinite<double> : base[e] + down);
-        double const most = std::min(high[e], base == nullptr ? infinite<double> : base[e] + up);
+        // price(u) - price(v) <= loss(u, v) for all pairs of nodes
+        double least = base == nullptr ? -infinite<double> : base[e] + down;
+        double most = base == nullptr ? infinite<double> : base[e] + up;
+        double const* const out = search.loss(e);
+        double const* const in = search.loss(0) + e;
+        for (int v = 0; v < nodes; ++v) {
+          most = std::min(most, price[v] + out[v]);
+          least = std::max(least, price[v] - in[index_t{v} * stride_]);
+        }
         // Without a limit on one side there is no middle; rounding may have crossed the limits.
         if (least < most && std::isfinite(least) && std::isfinite(most)) { price[e] = least / 2 + most / 2; }
       }
@@ -346,13 +336,13 @@ class flow_solve {
   }
   /// One pass over the rows; false if a token has too few allowed experts.
   bool scan(row_source<Score> const& rows, candidate_table const& table, double window, matrix_view<expert_id> owner,
-            bool keep) {
+            bool keep, int most = candidate_table::most_entries) {
     workspace::scope const scope(ws_);
     narrow_prices();
     int const blocks = candidate_table::blocks(rows.count);
     float* const scratch = ws_.take<float>(blocks * candidate_pass<Score>::scratch_size(stride_)).data();
     on_.for_each(blocks, candidate_pass<Score>{rows, table, narrow_, largest_price_,
-                                               static_cast<float>(std::min(window, 1e30)), owner, scratch,
+                                               static_cast<float>(std::min(window, 1e30)), owner, scratch, most,
                                                static_cast<std::uint32_t>(report_.scans), keep});
     reach_ = infinite<double>;
     bool fed = true;
@@ -386,8 +376,11 @@ class flow_solve {
       // Prices from fp32 samples are off by rounding: a window below that would see no ties.
       double const least_window = rounding();
       window = std::max(window, least_window);
-      if (!scan(source, table, window, result_.owner, round > 0)) { break; }  // infeasible, or beyond fp32
-      if (reach_ < window / 4 && window > 4 * least_window && narrowed < 8) {
+      bool const pruned = tuning_.kept > 0 && round == 0;
+      if (pruned) { window = 1e30; }
+      int const entries = pruned ? std::min(tuning_.kept + fan_out_, candidate_table::most_entries) : candidate_table::most_entries;
+      if (!scan(source, table, window, result_.owner, round > 0, entries)) { break; }  // infeasible, or beyond fp32
+      if (!pruned && reach_ < window / 4 && window > 4 * least_window && narrowed < 8) {
         // More was near than a token keeps. A pass that keeps everything in a smaller window never loses ground.
         ++narrowed;
         window = std::max(window / 4, reach_);
@@ -426,7 +419,7 @@ class flow_solve {
         if (!(step < infinite<double>)) { return fail(status::infeasible); }
         search.raise_settled(step);
         take_prices(search);
-        window = std::max(window, 2.0 * step);
+        window = pruned ? std::max(near_choice(6), 2.0 * step) : std::max(window, 2.0 * step);
       } else {
         take_prices(search);
         if (end == search_end::balanced) {

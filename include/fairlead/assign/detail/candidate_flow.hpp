@@ -95,6 +95,7 @@ struct candidate_pass {
   matrix_view<expert_id> owner;  ///< settled experts go here; empty for samples
   float* scratch;          ///< @shape{blocks of a wave x scratch_size}
 
+  int most = candidate_table::most_entries;  ///< kept of one token
   std::uint32_t salt = 0;  ///< of the order of ties; another one a pass
   bool keep = false;       ///< `owner` holds earlier choices: mark the entries that are among them
 
@@ -160,7 +161,7 @@ struct candidate_pass {
       }
       int wanted = fan_out - settled;
       int const affordable = (moves_left - 2 * (end - i - 1)) / wanted;
-      int const room = std::min({last_entry - entry - 2 * (end - i - 1), int{candidate_table::most_entries},
+      int const room = std::min({last_entry - entry - 2 * (end - i - 1), most,
                                  affordable > 0 ? wanted + affordable : 0});
       if (count > room) {
         reach = std::min(reach, thin_out(token, worth, ids, count, room, wanted, settled, held, least, next));
