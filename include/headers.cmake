@@ -24,6 +24,7 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/greedy_order.hpp
     fairlead/assign/jacobi_auction.cuh
     fairlead/assign/jacobi_auction.hpp
+    fairlead/assign/pruned_flow.hpp
     fairlead/assign/quantile.hpp
     fairlead/assign/sinkhorn.hpp)
 set(FAIRLEAD_HEADERS_balance
