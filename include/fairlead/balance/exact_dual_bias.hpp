@@ -107,6 +107,7 @@ struct exact_dual_bias {
     for (std::size_t e = 0; e < bias.size(); ++e) { old[e] = -static_cast<double>(bias[e]); }
     if (state.warm == 0) { std::copy(old.begin(), old.end(), state.prices.begin()); }
     capacities(valid * fan_out, context, lower, upper);
+    FAIRLEAD_EXPECTS(fan_out == 1 || solves_fan_out<Solver>, "the solver assigns one expert a token: take one with solves_fan_out, such as balanced_flow", fan_out);
     auto const report = solver.solve(
         on,
         assignment_problem<float>{.scores = scores, .fan_out = fan_out, .lower = lower, .upper = upper,

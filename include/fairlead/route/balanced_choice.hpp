@@ -160,9 +160,10 @@ struct balanced_choice {
   /// @collective all ranks
   /// @complexity one message of experts + 3 numbers, no allocation
   template <host_backend Backend, class Comm>
-    requires has_all_reduce<Comm, double, Backend>
   void observe(Backend const& on, Comm& comm, [[maybe_unused]] std::span<index_t const> counts,
                balanced_prices& state) const {
+    static_assert(has_all_reduce<Comm, double, Backend>,
+                  "balanced_choice averages prices over ranks: the communicator needs all_reduce of doubles");
     FAIRLEAD_EXPECTS(static_cast<index_t>(counts.size()) == experts(), "one count an expert", counts.size(), experts());
     check_state(state);
     comm.all_reduce(on, std::span<double>(state.pending), reduction::sum).wait();
