@@ -368,6 +368,8 @@ class flow_solve {
     candidate_table const table(static_cast<int>(tokens_), experts_, stride_, fan_out_, ws_);
     candidate_flow flow(search, sinks, table, ws_);
     double window = near_choice(6);
+    // Where most tokens have many experts that are equally good, a few of them are enough to be fair to all.
+    bool const all_tie = window == 0.0 && fan_out_ == 1;
     if (drift_ >= 0.0) { window = std::min(window, 3.0 * drift_); }
     constexpr int most_rounds = 64;
     proved = true;
@@ -378,9 +380,11 @@ class flow_solve {
       window = std::max(window, least_window);
       bool const pruned = tuning_.kept > 0 && round == 0;
       if (pruned) { window = 1e30; }
-      int const entries = pruned ? std::min(tuning_.kept + fan_out_, candidate_table::most_entries) : candidate_table::most_entries;
+      int const entries = pruned                    ? std::min(tuning_.kept + fan_out_, candidate_table::most_entries)
+                          : all_tie && round == 0 ? 4
+                                                    : candidate_table::most_entries;
       if (!scan(source, table, window, result_.owner, round > 0, entries)) { break; }  // infeasible, or beyond fp32
-      if (!pruned && reach_ < window / 4 && window > 4 * least_window && narrowed < 8) {
+      if (!pruned && !(all_tie && round == 0) && reach_ < window / 4 && window > 4 * least_window && narrowed < 8) {
         // More was near than a token keeps. A pass that keeps everything in a smaller window never loses ground.
         ++narrowed;
         window = std::max(window / 4, reach_);

@@ -190,6 +190,13 @@ struct candidate_pass {
   float thin_out(int token, float const* worth, std::int32_t* ids, int& count, int room, int& wanted, int& settled,
                  int* held, float least, float next) const {
     std::uint32_t const start = static_cast<std::uint32_t>(token) * 0x9E3779B1U + salt * 0x85EBCA77U;
+    if (std::all_of(ids, ids + count, [&](std::int32_t e) { return worth[e] == worth[ids[0]]; }) && room >= wanted && wanted > 0) {
+      // Equal all of them: a run of the ring, from a place of the token's own.
+      std::uint32_t mixed = (start ^ start >> 15U) * 0x7FEB352DU;
+      mixed ^= mixed >> 16U;
+      std::rotate(ids, ids + mixed % static_cast<std::uint32_t>(count), ids + count);
+      return 0.0F;
+    }
     auto const turned = [&](std::int32_t e) {
       std::uint32_t mixed = static_cast<std::uint32_t>(e) * 0xC2B2AE3DU ^ start;
       mixed = (mixed ^ mixed >> 16U) * 0x7FEB352DU;
