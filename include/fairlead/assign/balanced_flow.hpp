@@ -34,11 +34,12 @@ struct balanced_flow {
   /// The same for samples.
   index_t sample_scores = index_t{1} << 18;
 
-  /// @param tokens number of tokens, < 2^25
+  /// @param tokens number of tokens, < 2^25, for fan_out > 1 < 2^22
   /// @param experts number of experts
   /// @param fan_out experts a token
-  /// @returns scratch bytes of `solve`, about 2.5 times the scores. Most of it serves a last resort and is not touched
-  ///          otherwise: memory fresh from the system then costs address space only
+  /// @returns scratch bytes of `solve`: for the worst case up to 1.7 kB a token for fan_out 1 and 16 kB beyond, or what
+  ///          the last resort needs, about the size of the scores, if that is more. A usual solve touches a small part of
+  ///          it: memory fresh from the system then costs address space only
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) const {
     return detail::flow_solve<float, serial>::bytes(tokens, experts, fan_out);
   }
@@ -48,15 +49,14 @@ struct balanced_flow {
   /// @param[out] result owners, and prices if wanted
   /// @param ws at least `workspace_bytes(tokens, experts, fan_out)`
   /// @returns `ok`: optimal; `infeasible`: no assignment exists (owners none, prices 0, bound -inf); `iteration_limit`:
-  ///          rounding kept it from an end, not known to happen (owners none). `iterations` counts searches, `scans` passes over all scores
-  /// @throws contract_violation (level 1) on shapes, capacities, or 2^25 tokens and more
+  ///          rounding kept it from an end, not known to happen (owners none). `iterations` counts searches, `scans`
+  ///          passes over all scores
+  /// @throws contract_violation (level 1) on shapes, capacities, or too many tokens
   template <host_backend Backend, class Score>
   assignment_report solve(Backend const& on, assignment_problem<Score> const& problem, assignment_result const& result,
                           workspace& ws) const {
     check_assignment(problem, result);
-    FAIRLEAD_EXPECTS(problem.tokens() < (index_t{1} << 25) && problem.experts() <= 32768,
-                     "balanced_flow numbers candidates in 32 bits: fewer than 2^25 tokens, at most 32768 experts",
-                     problem.tokens(), problem.experts());
+    detail::check_flow_size(problem.tokens(), problem.experts(), problem.fan_out);
     FAIRLEAD_EXPECTS(centre_sweeps >= 0 && dense_scores >= 0 && sample_scores >= 0, "limits must not be negative",
                      centre_sweeps, dense_scores, sample_scores);
     detail::flow_tuning const limits = tuning();

@@ -21,7 +21,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 struct pruned_flow {
   int kept = 16;  ///< experts a token keeps beside its choices in the first pass, 1 ... 255
 
-  /// @param tokens number of tokens, < 2^25
+  /// @param tokens number of tokens, < 2^25, for fan_out > 1 < 2^22
   /// @param experts number of experts
   /// @param fan_out experts a token
   /// @returns scratch bytes of `solve`, the same as for `balanced_flow`
@@ -34,14 +34,12 @@ struct pruned_flow {
   /// @param[out] result owners, and prices if wanted
   /// @param ws at least `workspace_bytes(tokens, experts, fan_out)`
   /// @returns as `balanced_flow::solve`
-  /// @throws contract_violation (level 1) on shapes, capacities, `kept`, or 2^25 tokens and more
+  /// @throws contract_violation (level 1) on shapes, capacities, `kept`, or too many tokens
   template <host_backend Backend, class Score>
   assignment_report solve(Backend const& on, assignment_problem<Score> const& problem, assignment_result const& result,
                           workspace& ws) const {
     check_assignment(problem, result);
-    FAIRLEAD_EXPECTS(problem.tokens() < (index_t{1} << 25) && problem.experts() <= 32768,
-                     "pruned_flow numbers candidates in 32 bits: fewer than 2^25 tokens, at most 32768 experts",
-                     problem.tokens(), problem.experts());
+    detail::check_flow_size(problem.tokens(), problem.experts(), problem.fan_out);
     FAIRLEAD_EXPECTS(kept >= 1 && kept <= 255, "kept must be 1 ... 255", kept);
     detail::flow_tuning const limits{.dense_scores = 0, .kept = kept};
     return detail::flow_solve<Score, Backend>(limits, on, problem, result, ws).run();

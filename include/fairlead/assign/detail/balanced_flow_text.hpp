@@ -18,6 +18,13 @@ struct flow_tuning {
   int centre_sweeps = 2;            ///< of the prices to the middle of their ranges
 };
 
+/// Moves and slots are numbered in 32 bits.
+inline void check_flow_size(index_t tokens, index_t experts, index_t fan_out) {
+  FAIRLEAD_EXPECTS(tokens < (index_t{1} << (fan_out <= 1 ? 25 : 22)) && experts <= 32768 && tokens * fan_out < (index_t{1} << 31),
+                   "too large for 32-bit numbers: fewer than 2^25 tokens (2^22 beyond one choice), at most 32768 experts",
+                   tokens, experts, fan_out);
+}
+
 template <class Score>
 struct assigned_value {
   static constexpr index_t block_tokens = 1024;
