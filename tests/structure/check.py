@@ -279,7 +279,7 @@ def tests_listed(root):
     bad = []
     tests = root / "tests"
     whole = text_of(tests / "CMakeLists.txt")
-    modules = re.search(r"set\(FAIRLEAD_TEST_MODULES(.*?)CACHE", whole, re.S)
+    modules = re.search(r"set\(modules\s([^$]*?)\)", whole)
     modules = set(modules.group(1).split()) if modules else set()
     for path in files(root):
         if not path.is_relative_to(tests) or not re.search(r"\.test\.(cpp|cu)$", path.name):
@@ -294,7 +294,7 @@ def tests_listed(root):
     for folder in sorted(p for p in tests.iterdir() if p.is_dir()):
         if folder.name not in modules | {"support", "__pycache__"} and any(folder.is_relative_to(tests) and
                 p.is_relative_to(folder) for p in files(root)):
-            bad.append(f"tests/{folder.name}: not in FAIRLEAD_TEST_MODULES of tests/CMakeLists.txt")
+            bad.append(f"tests/{folder.name}: not in the list of modules of tests/CMakeLists.txt")
     for module in sorted(modules):
         if not (tests / module / "CMakeLists.txt").exists():
             bad.append(f"tests/{module}: no CMakeLists.txt")
@@ -314,7 +314,7 @@ GOOD = {
     "docs/index.md": "# Index\n[c](concepts/thing.md) [r](algorithms/route.md#some-title)\n",
     "docs/concepts/thing.md": "", "docs/algorithms/route.md": "## Some `title`\n",
     "tests/CMakeLists.txt": "# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception\n"
-                            "set(FAIRLEAD_TEST_MODULES route CACHE STRING \"\")\n",
+                            "set(modules route)\n",
     "tests/route/CMakeLists.txt": "# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception\nf(a.test.cpp)\n",
     "tests/route/a.test.cpp": "// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception\nREQUIRE(true);\n",
 }
