@@ -23,8 +23,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 ///             that the first prices misplace, about tokens / sqrt(tokens / experts); see docs/benchmarks.md for times.
 ///             No allocation
 /// @determinism equal bits for every host backend and number of threads
-/// @source{assignment.md 2.1 and 2.5: successive shortest paths on the expert graph, coarse-to-fine duals; the passes by
-///         window, the certificate and the many paths a search are this library's own}
+/// @source{edmonds1972, successive shortest paths with potentials; the contraction to experts, prices from samples, passes by
+///         window with their certificate and many paths a search: own}
 struct balanced_flow {
   /// Sweeps that move each price to the middle of the range in which the assignment stays optimal; 0 = leave them at the
   /// border, where tokens that moved last are indifferent. Prices that serve as a routing bias want the middle.

@@ -27,7 +27,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// as those of `balanced_flow`, but not moved to the middle of their range. Ranks that hold
 /// consecutive rows of one matrix get the same owners and prices as one rank that holds all of them, whatever their
 /// number. Use a one-rank solver where the scores are in one place: it is faster.
-/// @source{assignment.md 2.1 and 2.7, successive shortest paths on the expert graph; distributed form: own}
+/// @source{edmonds1972, successive shortest paths with potentials; on the graph of experts and over ranks: own}
 struct distributed_flow {
   /// Passes over the scores that improve the prices before the first choice; more of them save phases. >= 0
   index_t start_sweeps = 24;

@@ -17,7 +17,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// which is faster on crowded problems.
 /// @complexity O(tokens x experts) a pass; no allocation
 /// @determinism equal bits for every host backend and number of threads
-/// @source{assignment.md 2.8, derived there; the passes are those of `balanced_flow`}
+/// @source{edmonds1972, shortest paths; column generation with a certificate in the passes of `balanced_flow`: own}
 struct pruned_flow {
   int kept = 16;  ///< experts a token keeps beside its choices in the first pass, 1 ... 255
 
