@@ -380,6 +380,7 @@ class flow_solve {
     if (drift_ >= 0.0) { window = std::min(window, 3.0 * drift_); }
     constexpr int most_rounds = 64;
     proved = true;
+    bool owned = false;  // whether `owner` holds the choices of an earlier pass
     for (int round = 0, narrowed = 0; round < most_rounds; ++round) {
       ++report_.scans;
       // Prices from fp32 samples are off by rounding: a window below that would see no ties.
@@ -387,10 +388,10 @@ class flow_solve {
       window = std::max(window, least_window);
       bool const pruned = tuning_.kept > 0 && round == 0;
       if (pruned) { window = 1e30; }
-      int const entries = pruned                    ? std::min(tuning_.kept + fan_out_, candidate_table::most_entries)
+      int const entries = pruned                  ? std::min(tuning_.kept + fan_out_, candidate_table::most_entries)
                           : all_tie && round == 0 ? 4
-                                                    : candidate_table::most_entries;
-      if (!scan(source, table, window, result_.owner, round > 0, entries)) { break; }  // infeasible, or beyond fp32
+                                                  : candidate_table::most_entries;
+      if (!scan(source, table, window, result_.owner, owned, entries)) { break; }  // infeasible, or beyond fp32
       if (!pruned && !(all_tie && round == 0) && reach_ < window / 4 && window > 4 * least_window && narrowed < 8) {
         // More was near than a token keeps. A pass that keeps everything in a smaller window never loses ground.
         ++narrowed;
@@ -412,6 +413,7 @@ class flow_solve {
       report_.augmentations += search.augmentations() - moved;
       report_.iterations += search.searches() - searches;
       flow.write(result_.owner);
+      owned = true;
       double least = infinite<double>;
       double most = -infinite<double>;
       for (int e = 0; e < experts_; ++e) {
