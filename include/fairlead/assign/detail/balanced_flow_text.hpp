@@ -42,7 +42,7 @@ struct assigned_value {
       Score const* const row = scores.row(t);
       expert_id* const mine = owner.row(t);
       auto const worth = [&](expert_id e) {
-        return static_cast<double>(clean_score(row[to_index(e)])) - prices[to_index(e)];
+        return assignable(row[to_index(e)]) - prices[to_index(e)];
       };
       if (sort) {
         std::sort(mine, mine + owner.cols(), [&](expert_id a, expert_id b) {
@@ -52,7 +52,7 @@ struct assigned_value {
         });
       }
       for (index_t j = 0; j < owner.cols(); ++j) {
-        sum += static_cast<double>(clean_score(row[to_index(mine[j])]));
+        sum += assignable(row[to_index(mine[j])]);
       }
     }
     sums[block] = sum;
@@ -66,16 +66,16 @@ class flow_solve {
     int const nodes = static_cast<int>(experts) + 1;
     int const stride = padded(nodes);
     int const choices = static_cast<int>(std::max<index_t>(fan_out, 1));
-    std::size_t const common = workspace_bytes<double>(stride) * 3 + workspace_bytes<float>(stride) * 2 +
-                               workspace_bytes<index_t>(stride) * 6 + workspace_bytes<int>(tokens) * 2 +
-                               workspace_bytes<double>(tokens / 1024 + 1) + workspace_bytes<float>(candidate_pass<Score>::scratch_size(stride) * 64);
+    std::size_t const common = workspace_bytes<double>(stride) * 2 + workspace_bytes<float>(stride) * 3 +
+                               workspace_bytes<index_t>(stride) * 5 + workspace_bytes<int>(tokens) * 2 +
+                               workspace_bytes<double>(tokens / assigned_value<Score>::block_tokens + 1);
     // All pairs: small problems, and the last resort.
     std::size_t const dense = price_search<double>::bytes(nodes) + dense_flow<double>::bytes(static_cast<int>(tokens), nodes, choices);
     std::size_t const large =
         price_search<double>::bytes(nodes) + candidate_table::bytes(tokens, static_cast<int>(experts), choices) +
         candidate_flow::bytes(tokens, nodes, choices) +
         workspace_bytes<float>(candidate_table::blocks(tokens) * candidate_pass<Score>::scratch_size(stride));
-    return common + std::max(dense, large) + 64 * buffer_alignment;
+    return common + std::max(dense, large);
   }
 
   flow_solve(flow_tuning const& tuning, Backend const& on, assignment_problem<Score> const& problem,
@@ -457,12 +457,12 @@ class flow_solve {
       double worst = infinite<double>;
       for (int j = 0; j < fan_out_; ++j) {
         int const e = static_cast<int>(mine[j]);
-        if (search.settled(e)) { worst = std::min(worst, static_cast<double>(clean_score(scores[e])) - price[e]); }
+        if (search.settled(e)) { worst = std::min(worst, assignable(scores[e]) - price[e]); }
       }
       if (!(worst < infinite<double>)) { continue; }
       for (int e = 0; e < experts_; ++e) {
         if (search.settled(e) || std::find(mine, mine + fan_out_, static_cast<expert_id>(e)) != mine + fan_out_) { continue; }
-        double const score = static_cast<double>(clean_score(scores[e]));
+        double const score = assignable(scores[e]);
         best = std::min(best, worst - (score - price[e]));
       }
     }

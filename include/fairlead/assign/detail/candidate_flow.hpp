@@ -93,7 +93,7 @@ struct candidate_pass {
   float largest_price;
   float window;            ///< half-open: everything within it is kept
   matrix_view<expert_id> owner;  ///< settled experts go here; empty for samples
-  float* scratch;          ///< @shape{blocks of a wave x scratch_size}
+  float* scratch;          ///< @shape{blocks x scratch_size}
 
   int most = candidate_table::most_entries;  ///< kept of one token
   std::uint32_t salt = 0;  ///< of the order of ties; another one a pass

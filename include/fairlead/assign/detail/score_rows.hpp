@@ -5,7 +5,7 @@
 ///
 /// NaN and -inf become -inf (forbidden), +inf the largest finite number.
 #include <fairlead/assign/detail/vectors.hpp>
-#include <fairlead/core/bfloat16.hpp>
+#include <fairlead/core/assignment.hpp>
 #include <fairlead/core/ids.hpp>
 
 #include <algorithm>
@@ -27,21 +27,15 @@ namespace detail {
 
 inline constexpr float greatest_float = std::numeric_limits<float>::max();
 
-/// What +inf counts as: the largest finite number of the type.
-template <class Score>
-inline constexpr float highest_score = std::is_same_v<Score, bfloat16> ? 0x1.FEp127F : greatest_float;
-
 #if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
 // With a mask of ones: g++ 12 warns about the forms without one (GCC bug 105593).
 inline constexpr __mmask16 every_lane = 0xFFFF;
 #endif
 
-/// A score as the solver sees it.
+/// A score as the solver reads it, in fp32: nothing is rounded.
 template <class Score>
-[[nodiscard]] inline float clean_score(Score given) noexcept {
-  float const score = static_cast<float>(given);
-  if (!(score > -infinite<float>)) { return -infinite<float>; }
-  return score > highest_score<Score> ? highest_score<Score> : score;
+[[nodiscard]] inline float clean_score(Score score) noexcept {
+  return static_cast<float>(assignable(score));
 }
 
 /// to[e] = clean score of e, padded with -inf to `stride`; returns how many are allowed.

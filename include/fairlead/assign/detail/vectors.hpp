@@ -127,27 +127,17 @@ struct pick_greater {
 #  endif
 
 /// The least lane, and a bit for each lane that equals it.
-[[gnu::always_inline]] inline unsigned equals_least(float_vector const& v, float& least) noexcept {
+template <class Vector, class Value>
+[[gnu::always_inline]] inline unsigned equals_least(Vector const& v, Value& least) noexcept {
 #  if defined(__AVX512F__)
-  __m512 const x = reinterpret_cast<__m512>(v);
   least = fold(v, pick_less{});
-  return _mm512_cmp_ps_mask(x, _mm512_set1_ps(least), _CMP_EQ_OQ);
+  if constexpr (sizeof(Value) == sizeof(float)) {
+    return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(v), _mm512_set1_ps(least), _CMP_EQ_OQ);
+  } else {
+    return _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(v), _mm512_set1_pd(least), _CMP_EQ_OQ);
+  }
 #  else
-  constexpr int lanes = vector_of<float>::lanes;
-  least = v[0];
-  for (int i = 1; i < lanes; ++i) { least = v[i] < least ? v[i] : least; }
-  unsigned bits = 0;
-  for (int i = 0; i < lanes; ++i) { bits |= (v[i] == least ? 1U : 0U) << static_cast<unsigned>(i); }
-  return bits;
-#  endif
-}
-[[gnu::always_inline]] inline unsigned equals_least(double_vector const& v, double& least) noexcept {
-#  if defined(__AVX512F__)
-  __m512d const x = reinterpret_cast<__m512d>(v);
-  least = fold(v, pick_less{});
-  return _mm512_cmp_pd_mask(x, _mm512_set1_pd(least), _CMP_EQ_OQ);
-#  else
-  constexpr int lanes = vector_of<double>::lanes;
+  constexpr int lanes = vector_of<Value>::lanes;
   least = v[0];
   for (int i = 1; i < lanes; ++i) { least = v[i] < least ? v[i] : least; }
   unsigned bits = 0;
