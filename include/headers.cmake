@@ -65,11 +65,15 @@ set(FAIRLEAD_HEADERS_comm
     fairlead/comm/traffic.hpp)
 set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/activation.hpp
+    fairlead/concepts/apportionment.hpp
     fairlead/concepts/assignment_solver.hpp
     fairlead/concepts/balance_signal.hpp
     fairlead/concepts/bias_controller.hpp
     fairlead/concepts/capacity_policy.hpp
     fairlead/concepts/communicator.hpp
+    fairlead/concepts/composition.hpp
+    fairlead/concepts/copy_planner.hpp
+    fairlead/concepts/cost_model.hpp
     fairlead/concepts/dispatcher.hpp
     fairlead/concepts/execution_backend.hpp
     fairlead/concepts/expert.hpp
@@ -79,7 +83,10 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/optimizer.hpp
     fairlead/concepts/parameter_store.hpp
     fairlead/concepts/planner.hpp
+    fairlead/concepts/replica_split.hpp
     fairlead/concepts/router.hpp
+    fairlead/concepts/slot_assigner.hpp
+    fairlead/concepts/slot_mapper.hpp
     fairlead/concepts/token_scheduler.hpp)
 set(FAIRLEAD_HEADERS_core
     fairlead/core/assignment.hpp
@@ -99,12 +106,14 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/parameters.hpp
     fairlead/core/philox.hpp
     fairlead/core/placement.hpp
+    fairlead/core/plan.hpp
     fairlead/core/report.hpp
     fairlead/core/routing.hpp
     fairlead/core/row_groups.hpp
     fairlead/core/saved_state.hpp
     fairlead/core/stage.hpp
     fairlead/core/token_schedule.hpp
+    fairlead/core/topology.hpp
     fairlead/core/workspace.hpp)
 set(FAIRLEAD_HEADERS_cuda
     fairlead/cuda/block_select.cuh

@@ -30,4 +30,13 @@ inline void sum_over_ranks(load_view load, std::span<index_t> totals) {
   }
 }
 
+/// @brief What a planner knows about coming loads; views of numbers that the caller owns, equal on every rank.
+///
+/// 64-bit counts, so that sums over many micro-batches are exact. What a planner does not need may be empty.
+struct load_estimate {
+  std::span<index_t const> totals;             ///< copies an expert, >= 0. @shape{experts}
+  matrix_view<index_t const> by_source{};      ///< copies a source rank and expert, columns sum to `totals`. @shape{ranks x experts}, or empty
+  matrix_view<index_t const> samples{};        ///< `totals` of single micro-batches, oldest first. @shape{samples x experts}, or empty
+};
+
 FAIRLEAD_NAMESPACE_END
