@@ -184,13 +184,16 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/detail/bias_examiner.hpp
     fairlead/laws/detail/communicator_examiner.hpp
     fairlead/laws/detail/expert_examiner.hpp
+    fairlead/laws/detail/planning_cases.hpp
     fairlead/laws/detail/router_examiner.hpp
     fairlead/laws/dispatcher.hpp
     fairlead/laws/execution_backend.hpp
     fairlead/laws/expert.hpp
     fairlead/laws/gate.hpp
+    fairlead/laws/load_planner.hpp
     fairlead/laws/planner.hpp
     fairlead/laws/router.hpp
+    fairlead/laws/slot_assigner.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
 set(FAIRLEAD_HEADERS_layer
