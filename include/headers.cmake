@@ -14,7 +14,10 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/detail/dense_flow.hpp
     fairlead/assign/detail/distributed_passes.hpp
     fairlead/assign/detail/distributed_run.hpp
+    fairlead/assign/detail/least_loaded_plan.hpp
+    fairlead/assign/detail/load_sort.hpp
     fairlead/assign/detail/price_search.hpp
+    fairlead/assign/detail/ratio.hpp
     fairlead/assign/detail/score_rows.hpp
     fairlead/assign/detail/sink_arcs.hpp
     fairlead/assign/detail/vectors.hpp
@@ -24,8 +27,10 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/greedy_order.hpp
     fairlead/assign/jacobi_auction.cuh
     fairlead/assign/jacobi_auction.hpp
+    fairlead/assign/least_loaded.hpp
     fairlead/assign/pruned_flow.hpp
     fairlead/assign/quantile.hpp
+    fairlead/assign/rerouting_policies.hpp
     fairlead/assign/sinkhorn.hpp)
 set(FAIRLEAD_HEADERS_balance
     fairlead/balance/detail/best_of_row.hpp
@@ -47,6 +52,20 @@ set(FAIRLEAD_HEADERS_balance
     fairlead/balance/sign_bias.hpp
     fairlead/balance/signals.hpp
     fairlead/balance/z_loss.hpp)
+set(FAIRLEAD_HEADERS_cluster
+    fairlead/cluster/alpha_beta_cost.hpp
+    fairlead/cluster/bandwidth.hpp
+    fairlead/cluster/cost_presets.hpp
+    fairlead/cluster/detail/rank_traffic.hpp
+    fairlead/cluster/expert_times.hpp
+    fairlead/cluster/layer_time.hpp
+    fairlead/cluster/nic_cost.hpp
+    fairlead/cluster/optimizer_traffic.hpp
+    fairlead/cluster/overlap.hpp
+    fairlead/cluster/pair_sum_cost.hpp
+    fairlead/cluster/presets.hpp
+    fairlead/cluster/summed_cost.hpp
+    fairlead/cluster/tile_cost.hpp)
 set(FAIRLEAD_HEADERS_comm
     fairlead/comm/alone.hpp
     fairlead/comm/counted.hpp
@@ -79,6 +98,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/expert.hpp
     fairlead/concepts/gate.hpp
     fairlead/concepts/gemm.hpp
+    fairlead/concepts/layout_objective.hpp
     fairlead/concepts/noisy_logits.hpp
     fairlead/concepts/optimizer.hpp
     fairlead/concepts/parameter_store.hpp
@@ -108,6 +128,7 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/placement.hpp
     fairlead/core/plan.hpp
     fairlead/core/report.hpp
+    fairlead/core/rerouting.hpp
     fairlead/core/routing.hpp
     fairlead/core/row_groups.hpp
     fairlead/core/saved_state.hpp
@@ -192,8 +213,10 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/gate.hpp
     fairlead/laws/load_planner.hpp
     fairlead/laws/planner.hpp
+    fairlead/laws/replica_split.hpp
     fairlead/laws/router.hpp
     fairlead/laws/slot_assigner.hpp
+    fairlead/laws/source_router.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
 set(FAIRLEAD_HEADERS_layer
@@ -205,8 +228,11 @@ set(FAIRLEAD_HEADERS_layer
     fairlead/layer/state.hpp
     fairlead/layer/step_report.hpp)
 set(FAIRLEAD_HEADERS_metrics
+    fairlead/metrics/detail/densest_block.hpp
     fairlead/metrics/fluctuation.hpp
-    fairlead/metrics/load.hpp)
+    fairlead/metrics/induced_density.hpp
+    fairlead/metrics/load.hpp
+    fairlead/metrics/traffic.hpp)
 set(FAIRLEAD_HEADERS_optim
     fairlead/optim/adamw.cuh
     fairlead/optim/adamw.hpp
@@ -215,7 +241,15 @@ set(FAIRLEAD_HEADERS_optim
     fairlead/optim/sgd.cuh
     fairlead/optim/sgd.hpp)
 set(FAIRLEAD_HEADERS_place
-    fairlead/place/contiguous.hpp)
+    fairlead/place/contiguous.hpp
+    fairlead/place/contiguous_slots.hpp
+    fairlead/place/detail/counting.hpp
+    fairlead/place/detail/minimum_tree.hpp
+    fairlead/place/detail/share_order.hpp
+    fairlead/place/detail/spread_greedy_text.hpp
+    fairlead/place/largest_remainder.hpp
+    fairlead/place/layout_cost.hpp
+    fairlead/place/spread_greedy.hpp)
 set(FAIRLEAD_HEADERS_root
     fairlead/cuda.cuh
     fairlead/fairlead.hpp
@@ -271,9 +305,18 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/weight_norm.hpp
     fairlead/route/zero_experts.hpp)
 set(FAIRLEAD_HEADERS_schedule
+    fairlead/schedule/detail/augment.hpp
     fairlead/schedule/detail/counts.hpp
+    fairlead/schedule/detail/merge.hpp
+    fairlead/schedule/detail/pair_exchange.hpp
+    fairlead/schedule/detail/pour.hpp
+    fairlead/schedule/detail/shares.hpp
+    fairlead/schedule/equal_shares.hpp
     fairlead/schedule/equal_split.hpp
-    fairlead/schedule/sole_replica.hpp)
+    fairlead/schedule/host_graph.hpp
+    fairlead/schedule/sole_replica.hpp
+    fairlead/schedule/staircase.hpp
+    fairlead/schedule/water_fill.hpp)
 set(FAIRLEAD_HEADERS_shard
     fairlead/shard/local_parameters.hpp)
 set(FAIRLEAD_HEADERS_workload
@@ -288,6 +331,7 @@ set(FAIRLEAD_HEADERS_workload
 set(FAIRLEAD_HEADERS
     ${FAIRLEAD_HEADERS_assign}
     ${FAIRLEAD_HEADERS_balance}
+    ${FAIRLEAD_HEADERS_cluster}
     ${FAIRLEAD_HEADERS_comm}
     ${FAIRLEAD_HEADERS_concepts}
     ${FAIRLEAD_HEADERS_core}

@@ -47,4 +47,8 @@ concept source_router = requires(Rule const& rule, load_view load, placement con
 template <class Rule>
 inline constexpr bool optimal_split = false;
 
+/// @brief Stated by a `source_router`: as many copies stay on their rank as load and shares allow.
+template <class Rule>
+inline constexpr bool keeps_local = false;
+
 FAIRLEAD_NAMESPACE_END

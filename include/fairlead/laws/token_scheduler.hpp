@@ -52,6 +52,19 @@ namespace detail {
   return {problem.experts, offsets, slots};
 }
 
+// The same placement with all slots of one expert empty.
+[[nodiscard]] inline placement without_expert(placement const& where, index_t lost) {
+  std::vector<index_t> offsets{0};
+  std::vector<expert_id> slots;
+  for (index_t r = 0; r < where.ranks(); ++r) {
+    for (expert_id const expert : where.experts_on(static_cast<rank_id>(r))) {
+      slots.push_back(to_index(expert) == lost ? expert_id::none : expert);
+    }
+    offsets.push_back(static_cast<index_t>(slots.size()));
+  }
+  return {where.experts(), offsets, slots, where.meaning(), where.version()};
+}
+
 }  // namespace detail
 
 /// @brief Check a token scheduler on random loads and placements.
@@ -116,15 +129,7 @@ template <token_scheduler Scheduler>
 
     // Lose one expert: all of its slots become empty.
     index_t const lost = number % problem.experts;
-    std::vector<index_t> offsets{0};
-    std::vector<expert_id> slots;
-    for (index_t r = 0; r < where.ranks(); ++r) {
-      for (expert_id const expert : where.experts_on(static_cast<rank_id>(r))) {
-        slots.push_back(to_index(expert) == lost ? expert_id::none : expert);
-      }
-      offsets.push_back(static_cast<index_t>(slots.size()));
-    }
-    placement const crippled(problem.experts, offsets, slots);
+    placement const crippled = detail::without_expert(where, lost);
     arena<> less(scheduler.workspace_bytes(crippled));
     matrix<count_t> out(problem.ranks, crippled.replicas());
     for (bool const loaded : {false, true}) {
