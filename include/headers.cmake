@@ -18,6 +18,7 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/detail/load_sort.hpp
     fairlead/assign/detail/price_search.hpp
     fairlead/assign/detail/ratio.hpp
+    fairlead/assign/detail/rerouting_cells.hpp
     fairlead/assign/detail/score_rows.hpp
     fairlead/assign/detail/sink_arcs.hpp
     fairlead/assign/detail/vectors.hpp
@@ -30,6 +31,8 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/least_loaded.hpp
     fairlead/assign/pruned_flow.hpp
     fairlead/assign/quantile.hpp
+    fairlead/assign/rerouting_cost.hpp
+    fairlead/assign/rerouting_map.hpp
     fairlead/assign/rerouting_policies.hpp
     fairlead/assign/sinkhorn.hpp)
 set(FAIRLEAD_HEADERS_balance
@@ -107,6 +110,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/router.hpp
     fairlead/concepts/slot_assigner.hpp
     fairlead/concepts/slot_mapper.hpp
+    fairlead/concepts/slot_objective.hpp
     fairlead/concepts/token_scheduler.hpp)
 set(FAIRLEAD_HEADERS_core
     fairlead/core/assignment.hpp
@@ -114,6 +118,7 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/buffer.hpp
     fairlead/core/config.hpp
     fairlead/core/contract.hpp
+    fairlead/core/copy_pieces.hpp
     fairlead/core/exchange_plan.hpp
     fairlead/core/ids.hpp
     fairlead/core/implementation.hpp
@@ -229,9 +234,12 @@ set(FAIRLEAD_HEADERS_layer
     fairlead/layer/step_report.hpp)
 set(FAIRLEAD_HEADERS_metrics
     fairlead/metrics/detail/densest_block.hpp
+    fairlead/metrics/detail/losing_sets.hpp
     fairlead/metrics/fluctuation.hpp
     fairlead/metrics/induced_density.hpp
     fairlead/metrics/load.hpp
+    fairlead/metrics/placement_recovery.hpp
+    fairlead/metrics/recovery.hpp
     fairlead/metrics/traffic.hpp)
 set(FAIRLEAD_HEADERS_optim
     fairlead/optim/adamw.cuh
@@ -243,13 +251,31 @@ set(FAIRLEAD_HEADERS_optim
 set(FAIRLEAD_HEADERS_place
     fairlead/place/contiguous.hpp
     fairlead/place/contiguous_slots.hpp
+    fairlead/place/detail/copy_load.hpp
     fairlead/place/detail/counting.hpp
+    fairlead/place/detail/growth.hpp
+    fairlead/place/detail/layout_cost_text.hpp
+    fairlead/place/detail/layout_tuner_text.hpp
     fairlead/place/detail/minimum_tree.hpp
+    fairlead/place/detail/share_counts.hpp
     fairlead/place/detail/share_order.hpp
+    fairlead/place/detail/share_packing.hpp
+    fairlead/place/detail/slot_table.hpp
+    fairlead/place/detail/split_optimum.hpp
     fairlead/place/detail/spread_greedy_text.hpp
+    fairlead/place/divisor_rules.hpp
+    fairlead/place/even_replicas.hpp
+    fairlead/place/greedy_max_replicas.hpp
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
-    fairlead/place/spread_greedy.hpp)
+    fairlead/place/layout_tuner.hpp
+    fairlead/place/node_symmetric_greedy.hpp
+    fairlead/place/prefix_shadow.hpp
+    fairlead/place/sequential_quota.hpp
+    fairlead/place/sparse_copies.hpp
+    fairlead/place/spread_greedy.hpp
+    fairlead/place/subset_copy.hpp
+    fairlead/place/top_load_slots.hpp)
 set(FAIRLEAD_HEADERS_root
     fairlead/cuda.cuh
     fairlead/fairlead.hpp
@@ -306,16 +332,24 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/zero_experts.hpp)
 set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/augment.hpp
+    fairlead/schedule/detail/controlled_rounding.hpp
     fairlead/schedule/detail/counts.hpp
+    fairlead/schedule/detail/even_rows.hpp
     fairlead/schedule/detail/merge.hpp
+    fairlead/schedule/detail/min_max.hpp
     fairlead/schedule/detail/pair_exchange.hpp
     fairlead/schedule/detail/pour.hpp
     fairlead/schedule/detail/shares.hpp
     fairlead/schedule/equal_shares.hpp
     fairlead/schedule/equal_split.hpp
     fairlead/schedule/host_graph.hpp
+    fairlead/schedule/min_max_flow.hpp
+    fairlead/schedule/min_max_report.hpp
+    fairlead/schedule/proportional.hpp
     fairlead/schedule/sole_replica.hpp
+    fairlead/schedule/split_then_route.hpp
     fairlead/schedule/staircase.hpp
+    fairlead/schedule/tiered.hpp
     fairlead/schedule/water_fill.hpp)
 set(FAIRLEAD_HEADERS_shard
     fairlead/shard/local_parameters.hpp)

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+/// @file
+/// @brief The exact part of the min-max split: augmenting paths between ranks, and cuts that raise the cap.
+#include <fairlead/core/load.hpp>
+#include <fairlead/schedule/host_graph.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+FAIRLEAD_NAMESPACE_BEGIN
+namespace detail {
+
+// The same cap for every rank.
+template <class Sum>
+struct even_cap {
+  Sum lambda;
+  [[nodiscard]] Sum operator()(std::int32_t) const noexcept { return lambda; }
+  // `reached` is closed and carries `sum`, which stays there whatever the split. The mean, rounded up, is a bound.
+  void raise(std::span<std::int32_t const> reached, std::int64_t sum) noexcept {
+    auto const size = static_cast<std::int64_t>(reached.size());
+    lambda = static_cast<Sum>((sum + size - 1) / size);
+  }
+};
+
+// Caps floor(speed * numerator / denominator).
+struct weighted_cap {
+  std::int64_t const* speed;
+  std::int64_t numerator;
+  std::int64_t denominator;
+  [[nodiscard]] std::int64_t operator()(std::int32_t rank) const noexcept {
+    __extension__ using wide = __int128;
+    return static_cast<std::int64_t>(static_cast<wide>(numerator) * speed[rank] / denominator);
+  }
+  // The mean load a unit of speed of the closed set, or, if whole copies need more, the least value at which one of its
+  // caps grows: with fractions the mean alone can return the same cut for ever.
+  void raise(std::span<std::int32_t const> reached, std::int64_t sum) noexcept {
+    __extension__ using wide = __int128;
+    std::int64_t weight = 0;
+    std::int64_t next = 0;
+    std::int64_t next_speed = 0;
+    for (std::int32_t const rank : reached) {
+      weight += speed[rank];
+      std::int64_t const above = (*this)(rank) + 1;
+      if (next_speed == 0 || static_cast<wide>(above) * next_speed < static_cast<wide>(next) * speed[rank]) { next = above, next_speed = speed[rank]; }
+    }
+    bool const mean = static_cast<wide>(sum) * next_speed > static_cast<wide>(next) * weight;
+    numerator = mean ? sum : next;
+    denominator = mean ? weight : next_speed;
+  }
+};
+
+// Scratch of `augment`.
+struct augment_scratch {
+  std::span<std::int32_t> queue;          // ranks reached. @shape{ranks}
+  std::span<std::int32_t> rank_seen;      // number of the search that reached a rank. @shape{ranks}
+  std::span<std::int32_t> expert_seen;    // the same of an expert. @shape{experts}
+  std::span<std::int32_t> into;           // column through which a rank was reached. @shape{ranks}
+  std::span<std::int32_t> out_of;         // column that gives up copies for it. @shape{ranks}
+  std::span<std::int32_t> cut;            // the last closed set. @shape{ranks}
+};
+
+struct augment_counts {
+  std::int64_t searches = 0;
+  std::int64_t paths = 0;
+  std::int64_t raises = 0;
+  std::int64_t cut_load = 0;  // what it carries
+  std::int32_t cut_size = 0;  // entries of `cut`; 0 if the cap never rose
+};
+
+// Bring every rank to its cap: shortest paths from each crowded rank, in rank order, to the nearest one with room; where
+// none is reached the cap rises to what the closed set proves. `seen` arrays start at zero.
+template <class Sum, class Cap>
+inline augment_counts augment(host_graph_view const& graph, count_t* share, Sum* load, Cap& cap, augment_scratch const& scratch) noexcept {
+  augment_counts counts;
+  std::int32_t const* const rank_of = graph.rank.data();
+  std::int32_t* const queue = scratch.queue.data();
+  std::int32_t stamp = 0;
+  for (std::int32_t source = 0; source < graph.ranks; ++source) {
+    while (load[source] > cap(source)) {
+      if (stamp == INT32_MAX) {  // the stamps are used up: begin again
+        std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
+        std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
+        stamp = 0;
+      }
+      ++counts.searches, ++stamp;
+      std::int32_t tail = 0;
+      std::int32_t sink = -1;
+      queue[tail++] = source;
+      scratch.rank_seen[static_cast<std::size_t>(source)] = stamp;
+      for (std::int32_t head = 0; head < tail && sink < 0; ++head) {
+        auto const u = static_cast<std::size_t>(queue[head]);
+        for (std::int32_t k = graph.rank_first[u]; k < graph.rank_first[u + 1] && sink < 0; ++k) {
+          std::int32_t const from = graph.rank_columns[static_cast<std::size_t>(k)];
+          if (share[from] == 0) { continue; }
+          auto const e = static_cast<std::size_t>(graph.expert[static_cast<std::size_t>(from)]);
+          if (scratch.expert_seen[e] == stamp) { continue; }  // all its hosts are reached
+          scratch.expert_seen[e] = stamp;
+          for (std::int32_t to = graph.first[e]; to < graph.first[e + 1]; ++to) {
+            std::int32_t const v = rank_of[to];
+            if (v == graph.ranks || scratch.rank_seen[static_cast<std::size_t>(v)] == stamp) { continue; }
+            scratch.rank_seen[static_cast<std::size_t>(v)] = stamp;
+            scratch.into[static_cast<std::size_t>(v)] = to;
+            scratch.out_of[static_cast<std::size_t>(v)] = from;
+            queue[tail++] = v;
+            if (load[v] < cap(v)) {
+              sink = v;
+              break;
+            }
+          }
+        }
+      }
+      if (sink < 0) {
+        counts.cut_load = 0;
+        for (std::int32_t i = 0; i < tail; ++i) { counts.cut_load += load[queue[i]]; }
+        counts.cut_size = tail;
+        std::copy(queue, queue + tail, scratch.cut.begin());
+        cap.raise({queue, static_cast<std::size_t>(tail)}, counts.cut_load);
+        ++counts.raises;
+        continue;
+      }
+      Sum amount = std::min<Sum>(load[source] - cap(source), cap(sink) - load[sink]);
+      for (std::int32_t v = sink; v != source;) {
+        std::int32_t const from = scratch.out_of[static_cast<std::size_t>(v)];
+        amount = std::min<Sum>(amount, share[from]);
+        v = rank_of[from];
+      }
+      for (std::int32_t v = sink; v != source;) {
+        std::int32_t const from = scratch.out_of[static_cast<std::size_t>(v)];
+        share[from] = static_cast<count_t>(share[from] - amount);
+        std::int32_t const to = scratch.into[static_cast<std::size_t>(v)];
+        share[to] = static_cast<count_t>(share[to] + amount);
+        v = rank_of[from];
+      }
+      load[source] -= amount;
+      load[sink] += amount;
+      ++counts.paths;
+    }
+  }
+  return counts;
+}
+
+}  // namespace detail
+FAIRLEAD_NAMESPACE_END
