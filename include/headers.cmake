@@ -201,6 +201,7 @@ set(FAIRLEAD_HEADERS_flow
     fairlead/flow/sinkhorn.hpp
     fairlead/flow/token_runs.hpp)
 set(FAIRLEAD_HEADERS_laws
+    fairlead/laws/apportionment.hpp
     fairlead/laws/assignment_solver.hpp
     fairlead/laws/balance_signal.hpp
     fairlead/laws/bias_controller.hpp
@@ -233,6 +234,7 @@ set(FAIRLEAD_HEADERS_layer
     fairlead/layer/state.hpp
     fairlead/layer/step_report.hpp)
 set(FAIRLEAD_HEADERS_metrics
+    fairlead/metrics/activated.hpp
     fairlead/metrics/detail/densest_block.hpp
     fairlead/metrics/detail/losing_sets.hpp
     fairlead/metrics/fluctuation.hpp
@@ -251,8 +253,10 @@ set(FAIRLEAD_HEADERS_optim
 set(FAIRLEAD_HEADERS_place
     fairlead/place/contiguous.hpp
     fairlead/place/contiguous_slots.hpp
+    fairlead/place/decode_objective.hpp
     fairlead/place/detail/copy_load.hpp
     fairlead/place/detail/counting.hpp
+    fairlead/place/detail/distinct_packing.hpp
     fairlead/place/detail/growth.hpp
     fairlead/place/detail/layout_cost_text.hpp
     fairlead/place/detail/layout_tuner_text.hpp
@@ -260,19 +264,23 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/share_counts.hpp
     fairlead/place/detail/share_order.hpp
     fairlead/place/detail/share_packing.hpp
+    fairlead/place/detail/share_plan.hpp
     fairlead/place/detail/slot_table.hpp
     fairlead/place/detail/split_optimum.hpp
     fairlead/place/detail/spread_greedy_text.hpp
     fairlead/place/divisor_rules.hpp
     fairlead/place/even_replicas.hpp
+    fairlead/place/global_pack.hpp
     fairlead/place/greedy_max_replicas.hpp
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
     fairlead/place/layout_tuner.hpp
     fairlead/place/node_symmetric_greedy.hpp
     fairlead/place/prefix_shadow.hpp
+    fairlead/place/repeats.hpp
     fairlead/place/sequential_quota.hpp
     fairlead/place/sparse_copies.hpp
+    fairlead/place/split_objective.hpp
     fairlead/place/spread_greedy.hpp
     fairlead/place/subset_copy.hpp
     fairlead/place/top_load_slots.hpp)
@@ -343,13 +351,17 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/equal_shares.hpp
     fairlead/schedule/equal_split.hpp
     fairlead/schedule/host_graph.hpp
+    fairlead/schedule/local_node_even.hpp
     fairlead/schedule/min_max_flow.hpp
     fairlead/schedule/min_max_report.hpp
+    fairlead/schedule/nearest_copy.hpp
     fairlead/schedule/proportional.hpp
+    fairlead/schedule/slot_capacity.hpp
     fairlead/schedule/sole_replica.hpp
     fairlead/schedule/split_then_route.hpp
     fairlead/schedule/staircase.hpp
     fairlead/schedule/tiered.hpp
+    fairlead/schedule/token_slots.hpp
     fairlead/schedule/water_fill.hpp)
 set(FAIRLEAD_HEADERS_shard
     fairlead/shard/local_parameters.hpp)
