@@ -251,13 +251,17 @@ set(FAIRLEAD_HEADERS_optim
     fairlead/optim/sgd.cuh
     fairlead/optim/sgd.hpp)
 set(FAIRLEAD_HEADERS_place
+    fairlead/place/cayley.hpp
     fairlead/place/contiguous.hpp
     fairlead/place/contiguous_slots.hpp
     fairlead/place/decode_objective.hpp
     fairlead/place/detail/copy_load.hpp
     fairlead/place/detail/counting.hpp
     fairlead/place/detail/distinct_packing.hpp
+    fairlead/place/detail/expert_groups.hpp
+    fairlead/place/detail/graph_rows.hpp
     fairlead/place/detail/growth.hpp
+    fairlead/place/detail/hosting_ranks.hpp
     fairlead/place/detail/layout_cost_text.hpp
     fairlead/place/detail/layout_tuner_text.hpp
     fairlead/place/detail/minimum_tree.hpp
@@ -272,12 +276,14 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/even_replicas.hpp
     fairlead/place/global_pack.hpp
     fairlead/place/greedy_max_replicas.hpp
+    fairlead/place/hierarchical_pack.hpp
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
     fairlead/place/layout_tuner.hpp
     fairlead/place/node_symmetric_greedy.hpp
     fairlead/place/prefix_shadow.hpp
     fairlead/place/repeats.hpp
+    fairlead/place/row_partition.hpp
     fairlead/place/sequential_quota.hpp
     fairlead/place/sparse_copies.hpp
     fairlead/place/split_objective.hpp
@@ -370,6 +376,7 @@ set(FAIRLEAD_HEADERS_workload
     fairlead/workload/assignment_scores.hpp
     fairlead/workload/detail/trace.hpp
     fairlead/workload/drifting_load.hpp
+    fairlead/workload/micro_batches.hpp
     fairlead/workload/skewed_logits.hpp
     fairlead/workload/token_rows.hpp
     fairlead/workload/trace.hpp

@@ -140,6 +140,7 @@
 #include <fairlead/optim/adamw.hpp>
 #include <fairlead/optim/clip_by_norm.hpp>
 #include <fairlead/optim/sgd.hpp>
+#include <fairlead/place/cayley.hpp>
 #include <fairlead/place/contiguous.hpp>
 #include <fairlead/place/contiguous_slots.hpp>
 #include <fairlead/place/decode_objective.hpp>
@@ -147,12 +148,14 @@
 #include <fairlead/place/even_replicas.hpp>
 #include <fairlead/place/global_pack.hpp>
 #include <fairlead/place/greedy_max_replicas.hpp>
+#include <fairlead/place/hierarchical_pack.hpp>
 #include <fairlead/place/largest_remainder.hpp>
 #include <fairlead/place/layout_cost.hpp>
 #include <fairlead/place/layout_tuner.hpp>
 #include <fairlead/place/node_symmetric_greedy.hpp>
 #include <fairlead/place/prefix_shadow.hpp>
 #include <fairlead/place/repeats.hpp>
+#include <fairlead/place/row_partition.hpp>
 #include <fairlead/place/sequential_quota.hpp>
 #include <fairlead/place/sparse_copies.hpp>
 #include <fairlead/place/split_objective.hpp>
@@ -211,6 +214,7 @@
 #include <fairlead/workload/adversarial_scores.hpp>
 #include <fairlead/workload/assignment_scores.hpp>
 #include <fairlead/workload/drifting_load.hpp>
+#include <fairlead/workload/micro_batches.hpp>
 #include <fairlead/workload/skewed_logits.hpp>
 #include <fairlead/workload/token_rows.hpp>
 #include <fairlead/workload/trace.hpp>

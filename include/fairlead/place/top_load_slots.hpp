@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+/// @file
+/// @brief One replica each, and all further ones for the few experts with the most load.
+#include <fairlead/concepts/apportionment.hpp>
+#include <fairlead/place/detail/growth.hpp>
+
+#include <algorithm>
+#include <span>
+
+FAIRLEAD_NAMESPACE_BEGIN
+
+/// @brief How many expert copies can be fetched while other work runs.
+/// @param other_work_s time of the work that hides the transfers. @unit{s}
+/// @param bytes_per_s bandwidth into a rank, >= 0
+/// @param expert_bytes size of an expert, > 0
+/// @returns floor(other_work_s x bytes_per_s / expert_bytes), at least 0
+/// @source{Hecate, overlap degree}
+[[nodiscard]] constexpr index_t overlap_degree(double other_work_s, double bytes_per_s, double expert_bytes) noexcept {
+  double const copies = other_work_s * bytes_per_s / expert_bytes;
+  constexpr double most = 2147483647.0;
+  return copies >= most ? static_cast<index_t>(most) : copies >= 1.0 ? static_cast<index_t>(copies) : 0;
+}
+
+/// @brief Give the slots beyond one an expert to the `most` experts with the largest load, at most `per_expert` replicas each.
+///
+/// With `per_expert` the number of ranks, and `most` the copies that a step can hide (`overlap_degree`): if every one of
+/// them fits on every rank, that is what they get; else they share the slots by load, the next replica always to the
+/// largest load per replica. Slots that they cannot take go to the other experts in the same way, and only when every
+/// expert has `per_expert` replicas, beyond that.
+/// @source{Hecate, section on sparse materialisation; that the shares are by load per replica, and what happens to slots
+/// left over, is this library's choice}
+struct top_load_slots {
+  index_t most = 1;        ///< experts that get more than one replica first, >= 0
+  index_t per_expert = 0;  ///< replicas that make sense, the number of ranks; 0 = no limit
+
+  /// @brief Decide the counts.
+  /// @param load copies an expert, >= 0, adding up to less than 2^63. @shape{experts}
+  /// @param slots slots to fill, < 2^31
+  /// @param nodes not used
+  /// @param[out] replicas counts that add up to `slots`, each >= 1. @shape{experts}
+  /// @param ws at least `workspace_bytes(experts, slots)`
+  /// @returns ok, `value` the largest load of a replica; `status::infeasible` with zero counts if slots < experts
+  /// @throws contract_violation (level 1) on wrong sizes or negative fields, (level 2) on bad loads
+  /// @complexity O((experts + slots) log experts) time, no allocation
+  /// @determinism exact integers: equal on every rank
+  report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
+    (void)nodes;
+    namespace counting = detail::counting;
+    FAIRLEAD_EXPECTS(most >= 0 && per_expert >= 0, "numbers of experts and replicas must not be negative", most, per_expert);
+    counting::start const begun = counting::begin(load, slots, replicas);
+    if (begun.settled) { return begun.ended; }
+    workspace::scope const scope(ws);
+    auto const experts = static_cast<index_t>(load.size());
+    auto const candidates = ws.take<counting::candidate>(experts);
+    std::fill(replicas.begin(), replicas.end(), index_t{1});
+    counting::gather(load, replicas, candidates);
+    index_t const first = std::min(most, experts);
+    std::nth_element(candidates.begin(), candidates.begin() + first, candidates.end(),
+                     counting::preferred<counting::by_replicas, true>{});  // counts are equal: by load, then by id
+    index_t const limit = per_expert == 0 ? 2 * counting::most_slots : per_expert;
+    index_t left = slots - experts;
+    left = counting::grow<counting::by_replicas>(candidates.first(static_cast<std::size_t>(first)), left, limit);
+    left = counting::grow<counting::by_replicas>(candidates.subspan(static_cast<std::size_t>(first)), left, limit);
+    left = counting::grow<counting::by_replicas>(candidates, left);
+    counting::scatter(candidates, replicas);
+    return {.value = counting::largest_share(load, replicas)};
+  }
+  /// @param experts number of experts
+  /// @param slots not used
+  /// @returns scratch bytes of `apportion`
+  [[nodiscard]] constexpr std::size_t workspace_bytes(index_t experts, index_t slots) const noexcept {
+    (void)slots;
+    return fairlead::workspace_bytes<detail::counting::candidate>(experts);
+  }
+};
+static_assert(apportionment<top_load_slots>);
+
+FAIRLEAD_NAMESPACE_END
