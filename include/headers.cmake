@@ -251,12 +251,15 @@ set(FAIRLEAD_HEADERS_optim
     fairlead/optim/sgd.cuh
     fairlead/optim/sgd.hpp)
 set(FAIRLEAD_HEADERS_place
+    fairlead/place/budgeted.hpp
     fairlead/place/cayley.hpp
     fairlead/place/contiguous.hpp
     fairlead/place/contiguous_slots.hpp
     fairlead/place/decode_objective.hpp
+    fairlead/place/detail/budget.hpp
     fairlead/place/detail/copy_load.hpp
     fairlead/place/detail/counting.hpp
+    fairlead/place/detail/distinct_pack.hpp
     fairlead/place/detail/distinct_packing.hpp
     fairlead/place/detail/expert_groups.hpp
     fairlead/place/detail/graph_rows.hpp
@@ -264,27 +267,35 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/hosting_ranks.hpp
     fairlead/place/detail/layout_cost_text.hpp
     fairlead/place/detail/layout_tuner_text.hpp
+    fairlead/place/detail/min_cost_matching.hpp
     fairlead/place/detail/minimum_tree.hpp
     fairlead/place/detail/share_counts.hpp
     fairlead/place/detail/share_order.hpp
     fairlead/place/detail/share_packing.hpp
     fairlead/place/detail/share_plan.hpp
+    fairlead/place/detail/slot_mapping.hpp
+    fairlead/place/detail/slot_search.hpp
     fairlead/place/detail/slot_table.hpp
     fairlead/place/detail/split_optimum.hpp
     fairlead/place/detail/spread_greedy_text.hpp
+    fairlead/place/detail/surge.hpp
     fairlead/place/divisor_rules.hpp
     fairlead/place/even_replicas.hpp
+    fairlead/place/flow_search.hpp
     fairlead/place/global_pack.hpp
     fairlead/place/greedy_max_replicas.hpp
     fairlead/place/hierarchical_pack.hpp
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
     fairlead/place/layout_tuner.hpp
+    fairlead/place/moves.hpp
     fairlead/place/node_symmetric_greedy.hpp
+    fairlead/place/plan_layers.hpp
     fairlead/place/prefix_shadow.hpp
     fairlead/place/repeats.hpp
     fairlead/place/row_partition.hpp
     fairlead/place/sequential_quota.hpp
+    fairlead/place/slot_mapping.hpp
     fairlead/place/sparse_copies.hpp
     fairlead/place/split_objective.hpp
     fairlead/place/spread_greedy.hpp

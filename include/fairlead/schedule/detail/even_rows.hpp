@@ -44,6 +44,7 @@ template <class Choose>
                                 bool rotate, Choose const& choose) {
   std::fill(quota.begin(), quota.end(), count_t{0});
   for (std::size_t e = 0; e < copies.size(); ++e) {
+    FAIRLEAD_EXPECTS_2(copies[e] >= 0, "a load must not be negative", source, e, copies[e]);
     if (copies[e] == 0) { continue; }
     auto const replicas = where.replicas(static_cast<expert_id>(e));
     if (replicas.empty()) {

@@ -78,7 +78,7 @@ inline void pour_by_speed(std::span<pour_host> hosts, index_t amount) noexcept {
   // Each copy left goes where the level stays lowest.
   while (left > 0) {
     std::size_t best = 0;
-    for (std::size_t k = 1; k < wet; ++k) {
+    for (std::size_t k = 1; k < hosts.size(); ++k) {
       wide const mine = wide{hosts[k].load + hosts[k].added + 1} * hosts[best].speed;
       wide const other = wide{hosts[best].load + hosts[best].added + 1} * hosts[k].speed;
       if (mine < other || (mine == other && hosts[k].rank < hosts[best].rank)) { best = k; }
