@@ -32,8 +32,8 @@ template <class Number>
 
 // A divisor rule gives the next replica to the expert with the largest load / d(r), r the replicas that it has.
 // - compare<narrow>(load, replicas, load, replicas): sign of the difference of two such quotients, exact; narrow: fits()
-// - taken(x), most(x) for x = floor(load / t): at least and at most how many r >= 1 have load / d(r) >= t
-// - steps: t = total / (steps budget) has at most `budget` quotients at or above it
+// - taken(x), most(x) for x = floor(steps load / t): at least and at most how many r >= 1 have load / d(r) >= t;
+//   most(x) <= load / t
 
 // d(r) = r, Adams: the smallest largest load of a replica.
 struct by_replicas {
@@ -66,7 +66,7 @@ struct by_half_steps {
 
 // d(r) = sqrt(r (r + 1)), Huntington and Hill: compared by squares.
 struct by_geometric_mean {
-  static constexpr index_t steps = 1;
+  static constexpr index_t steps = 8;
   static constexpr bool fits(index_t largest, index_t replicas) noexcept { return by_replicas::fits(largest, replicas + 1); }
   template <bool narrow>
   static constexpr int compare(index_t load_a, index_t a, index_t load_b, index_t b) noexcept {
@@ -77,8 +77,9 @@ struct by_geometric_mean {
     if constexpr (narrow) { return sign_of_difference(square_a * divisor_b, square_b * divisor_a); }
     return compare_quotients(square_a, divisor_a, square_b, divisor_b);
   }
-  static constexpr index_t taken(index_t x) noexcept { return x > 0 ? x - 1 : 0; }
-  static constexpr index_t most(index_t x) noexcept { return x; }
+  // With y = load / t, r counts if r + 1/2 <= sqrt(y y + 1/4), which lies between y and y + 1/8 for y >= 1.
+  static constexpr index_t taken(index_t x) noexcept { return x > 4 ? (x - 4) / 8 : 0; }
+  static constexpr index_t most(index_t x) noexcept { return x > 3 ? (x - 3) / 8 : 0; }
 };
 
 struct candidate {
@@ -176,7 +177,8 @@ template <class Divisor>
     if (most > budget) { break; }
     for (std::size_t e = 0; e < trial.size(); ++e) { replicas[e] = 1 + Divisor::taken(trial[e]); }
     left = budget - taken;
-    steps += Divisor::steps * (budget - most);
+    // Not all of the room: one quotient too many, and the pass was for nothing.
+    steps += Divisor::steps * (budget - most) * 7 / 8;
     if (most == budget) { break; }
   }
   return left;
