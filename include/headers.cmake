@@ -251,11 +251,13 @@ set(FAIRLEAD_HEADERS_optim
     fairlead/optim/sgd.cuh
     fairlead/optim/sgd.hpp)
 set(FAIRLEAD_HEADERS_place
+    fairlead/place/balanced_pack.hpp
     fairlead/place/budgeted.hpp
     fairlead/place/cayley.hpp
     fairlead/place/contiguous.hpp
     fairlead/place/contiguous_slots.hpp
     fairlead/place/decode_objective.hpp
+    fairlead/place/density_score.hpp
     fairlead/place/detail/budget.hpp
     fairlead/place/detail/copy_load.hpp
     fairlead/place/detail/counting.hpp
@@ -269,6 +271,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/layout_tuner_text.hpp
     fairlead/place/detail/min_cost_matching.hpp
     fairlead/place/detail/minimum_tree.hpp
+    fairlead/place/detail/row_packing.hpp
     fairlead/place/detail/share_counts.hpp
     fairlead/place/detail/share_order.hpp
     fairlead/place/detail/share_packing.hpp
@@ -288,11 +291,14 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
     fairlead/place/layout_tuner.hpp
+    fairlead/place/monte_carlo_placement.hpp
     fairlead/place/moves.hpp
     fairlead/place/node_symmetric_greedy.hpp
     fairlead/place/plan_layers.hpp
     fairlead/place/prefix_shadow.hpp
     fairlead/place/repeats.hpp
+    fairlead/place/replicate_then_place.hpp
+    fairlead/place/replicated.hpp
     fairlead/place/row_partition.hpp
     fairlead/place/sequential_quota.hpp
     fairlead/place/slot_mapping.hpp
