@@ -206,6 +206,8 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/balance_signal.hpp
     fairlead/laws/bias_controller.hpp
     fairlead/laws/communicator.hpp
+    fairlead/laws/copy_planner.hpp
+    fairlead/laws/cost_model.hpp
     fairlead/laws/detail/assignment_examiner.hpp
     fairlead/laws/detail/assignment_oracle.hpp
     fairlead/laws/detail/bias_examiner.hpp
@@ -222,6 +224,7 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/replica_split.hpp
     fairlead/laws/router.hpp
     fairlead/laws/slot_assigner.hpp
+    fairlead/laws/slot_mapper.hpp
     fairlead/laws/source_router.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
