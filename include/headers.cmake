@@ -212,6 +212,7 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/detail/assignment_oracle.hpp
     fairlead/laws/detail/bias_examiner.hpp
     fairlead/laws/detail/communicator_examiner.hpp
+    fairlead/laws/detail/copy_cases.hpp
     fairlead/laws/detail/expert_examiner.hpp
     fairlead/laws/detail/planning_cases.hpp
     fairlead/laws/detail/router_examiner.hpp
@@ -274,6 +275,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/layout_tuner_text.hpp
     fairlead/place/detail/min_cost_matching.hpp
     fairlead/place/detail/minimum_tree.hpp
+    fairlead/place/detail/node_search.hpp
     fairlead/place/detail/row_packing.hpp
     fairlead/place/detail/share_counts.hpp
     fairlead/place/detail/share_order.hpp
@@ -366,11 +368,13 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/zero_experts.hpp)
 set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/augment.hpp
+    fairlead/schedule/detail/augment_words.hpp
     fairlead/schedule/detail/controlled_rounding.hpp
     fairlead/schedule/detail/counts.hpp
     fairlead/schedule/detail/even_rows.hpp
     fairlead/schedule/detail/merge.hpp
     fairlead/schedule/detail/min_max.hpp
+    fairlead/schedule/detail/near_flow.hpp
     fairlead/schedule/detail/pair_exchange.hpp
     fairlead/schedule/detail/pour.hpp
     fairlead/schedule/detail/shares.hpp
