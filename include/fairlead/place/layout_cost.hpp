@@ -44,7 +44,7 @@ struct source_loads {
 /// rounded down, and so counts it twice; `even_remainder::divided` gives the numbers that it should have had.
 struct layout_cost {
   pair_sum_cost model{};                             ///< what copies cost
-  even_remainder remainder = even_remainder::first;  ///< who gets the copies left over
+  even_remainder remainder = even_remainder::rotated;  ///< who gets the copies left over; the same as the scheduler
 
   /// @brief Compute what all slot tables share.
   /// @param cluster the cluster
@@ -105,7 +105,7 @@ struct layout_cost {
     // Shared: loads, sums of nodes, totals. A table: three rows of divisors and sums, the marks of replicas, rank loads.
     return workspace_bytes<index_t>(cluster.ranks() * experts) + workspace_bytes<index_t>(cluster.nodes() * experts) +
            workspace_bytes<index_t>(experts) + 14 * workspace_bytes<index_t>(experts) +
-           workspace_bytes<index_t>(2 * cluster.slots() + experts) + 2 * workspace_bytes<index_t>(cluster.ranks());
+           workspace_bytes<index_t>(4 * cluster.slots() + 2 * experts) + 2 * workspace_bytes<index_t>(cluster.ranks());
   }
 };
 

@@ -50,7 +50,7 @@ class even_split {
         start_(ws.take<Count>(experts_).data()),
         sums_(ws.take<Count>(experts_).data()),
         far_sums_(ws.take<Count>(experts_).data()),
-        more_(ws.take<Count>(2 * cluster.slots() + experts_).data()) {}
+        more_(ws.take<Count>(turns * (2 * cluster.slots() + experts_)).data()) {}
 
   // Adds to `rank_loads`.
   [[nodiscard]] layout_traffic run(Count const* copies, source_loads const& sources, index_t* rank_loads) {
@@ -74,20 +74,23 @@ class even_split {
   }
 
  private:
+  static constexpr std::int32_t turns = Rotated ? 2 : 1;
+
   [[nodiscard]] index_t first_slot(index_t node) const noexcept {
     return cluster_.slot_offsets()[static_cast<std::size_t>(cluster_.node_offsets()[static_cast<std::size_t>(node)])];
   }
 
   // Groups of all replicas, behind the marks of one node. An expert without replicas has no copies; it gets one mark.
   void open_far_groups() noexcept {
-    auto at = static_cast<std::int32_t>(cluster_.slots());
+    auto at = static_cast<std::int32_t>(turns * cluster_.slots());
+    std::int32_t const begin = at;
     for (index_t e = 0; e < experts_; ++e) {
       far_at_[e] = at;
-      at += std::max(replicas_[e], 1);
+      at += turns * std::max(replicas_[e], 1);
       far_sources_[e] = 0;
       far_sums_[e] = 0;
     }
-    std::fill(more_ + cluster_.slots(), more_ + at, Count{0});
+    std::fill(more_ + begin, more_ + at, Count{0});
   }
 
   // Groups for the sources of a node; whether some are not inside it.
@@ -99,7 +102,7 @@ class even_split {
     std::int32_t at = 0;
     for (index_t e = 0; e < experts_; ++e) {
       at_[e] = at;
-      at += hosted_[e];
+      at += turns * hosted_[e];
     }
     std::fill(more_, more_ + at, Count{0});
     auto const node_sources = static_cast<std::int32_t>(sources_of(node));
@@ -165,20 +168,15 @@ class even_split {
     }
   }
 
-  // Replicas [start, start + left) of the group, in a ring, get one copy more.
+  // Replicas [start, start + left) of the group get one copy more. Those beyond its end are the first ones: rotated
+  // groups have room for two turns of the ring.
   void mark(index_t e) noexcept {
     Count* const group = more_ + at_[e];
     if constexpr (Rotated) {
-      Count const end = start_[e] + left_[e];
       ++group[start_[e]];
-      if (end < divisor_[e]) {
-        --group[end];
-      } else {
-        ++group[0];
-        --group[end - divisor_[e]];
-      }
+      --group[start_[e] + left_[e]];
     } else {
-      --group[left_[e]];  // the first mark counts all sources; see begin_of
+      --group[left_[e]];  // closing the group starts with one more for all sources
     }
   }
 
@@ -197,6 +195,13 @@ class even_split {
     for (std::int32_t k = 0; k < size; ++k) {
       running += group[k];
       group[k] = running;
+    }
+    if constexpr (Rotated) {
+      running -= sum;
+      for (std::int32_t k = 0; k < size; ++k) {
+        running += group[size + k];
+        group[k] += running;
+      }
     }
   }
 
