@@ -102,6 +102,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/gate.hpp
     fairlead/concepts/gemm.hpp
     fairlead/concepts/layout_objective.hpp
+    fairlead/concepts/load_history.hpp
     fairlead/concepts/noisy_logits.hpp
     fairlead/concepts/optimizer.hpp
     fairlead/concepts/parameter_store.hpp
@@ -296,6 +297,8 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
     fairlead/place/layout_tuner.hpp
+    fairlead/place/load_history.hpp
+    fairlead/place/load_predictor.hpp
     fairlead/place/monte_carlo_placement.hpp
     fairlead/place/moves.hpp
     fairlead/place/node_symmetric_greedy.hpp

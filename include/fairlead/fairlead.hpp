@@ -65,6 +65,7 @@
 #include <fairlead/concepts/gate.hpp>
 #include <fairlead/concepts/gemm.hpp>
 #include <fairlead/concepts/layout_objective.hpp>
+#include <fairlead/concepts/load_history.hpp>
 #include <fairlead/concepts/noisy_logits.hpp>
 #include <fairlead/concepts/optimizer.hpp>
 #include <fairlead/concepts/parameter_store.hpp>
@@ -156,6 +157,8 @@
 #include <fairlead/place/largest_remainder.hpp>
 #include <fairlead/place/layout_cost.hpp>
 #include <fairlead/place/layout_tuner.hpp>
+#include <fairlead/place/load_history.hpp>
+#include <fairlead/place/load_predictor.hpp>
 #include <fairlead/place/monte_carlo_placement.hpp>
 #include <fairlead/place/moves.hpp>
 #include <fairlead/place/node_symmetric_greedy.hpp>
