@@ -257,6 +257,7 @@ set(FAIRLEAD_HEADERS_optim
     fairlead/optim/sgd.hpp)
 set(FAIRLEAD_HEADERS_place
     fairlead/place/balanced_pack.hpp
+    fairlead/place/bounded_swaps.hpp
     fairlead/place/budgeted.hpp
     fairlead/place/cayley.hpp
     fairlead/place/contiguous.hpp
@@ -269,6 +270,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/distinct_pack.hpp
     fairlead/place/detail/distinct_packing.hpp
     fairlead/place/detail/expert_groups.hpp
+    fairlead/place/detail/failure_units.hpp
     fairlead/place/detail/graph_rows.hpp
     fairlead/place/detail/growth.hpp
     fairlead/place/detail/hosting_ranks.hpp
@@ -279,6 +281,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/node_search.hpp
     fairlead/place/detail/row_packing.hpp
     fairlead/place/detail/share_counts.hpp
+    fairlead/place/detail/share_loads.hpp
     fairlead/place/detail/share_order.hpp
     fairlead/place/detail/share_packing.hpp
     fairlead/place/detail/share_plan.hpp
@@ -288,31 +291,37 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/split_optimum.hpp
     fairlead/place/detail/spread_greedy_text.hpp
     fairlead/place/detail/surge.hpp
+    fairlead/place/detail/unit_climb.hpp
     fairlead/place/divisor_rules.hpp
     fairlead/place/even_replicas.hpp
     fairlead/place/flow_search.hpp
     fairlead/place/global_pack.hpp
     fairlead/place/greedy_max_replicas.hpp
+    fairlead/place/grouped_overlap.hpp
     fairlead/place/hierarchical_pack.hpp
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
     fairlead/place/layout_tuner.hpp
     fairlead/place/load_history.hpp
     fairlead/place/load_predictor.hpp
+    fairlead/place/lpt_permutation.hpp
     fairlead/place/monte_carlo_placement.hpp
     fairlead/place/moves.hpp
     fairlead/place/node_symmetric_greedy.hpp
+    fairlead/place/paired_transfer.hpp
     fairlead/place/plan_layers.hpp
     fairlead/place/prefix_shadow.hpp
     fairlead/place/repeats.hpp
     fairlead/place/replicate_then_place.hpp
     fairlead/place/replicated.hpp
+    fairlead/place/resilient_search.hpp
     fairlead/place/row_partition.hpp
     fairlead/place/sequential_quota.hpp
     fairlead/place/slot_mapping.hpp
     fairlead/place/sparse_copies.hpp
     fairlead/place/split_objective.hpp
     fairlead/place/spread_greedy.hpp
+    fairlead/place/spread_nodes.hpp
     fairlead/place/subset_copy.hpp
     fairlead/place/top_load_slots.hpp)
 set(FAIRLEAD_HEADERS_root

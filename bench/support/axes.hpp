@@ -140,6 +140,46 @@ inline constexpr std::array<assignment_case, 7> assignment_growth_experts{{{1638
 /// Ranks of the in-process worlds.
 inline constexpr std::array<int, 3> ranks{1, 2, 4};
 
+/// Sizes of a min-max split.
+struct split_case {
+  index_t ranks;     ///< ranks
+  index_t experts;   ///< experts
+  index_t replicas;  ///< distinct hosts of each expert
+  double skew;       ///< exponent of the Zipf law of expert loads
+  bool redraw;       ///< loads change owners every micro-batch; else 10 % lognormal noise
+  bool quick = false;  ///< whether short runs hold it
+  /// "64x256x4/zipf0.5/drift"
+  [[nodiscard]] std::string name() const {
+    return text_of(ranks, "x", experts, "x", replicas, "/zipf", skew, redraw ? "/redraw" : "/drift");
+  }
+};
+/// Min-max splits: one node to four, then one to sixteen racks.
+inline constexpr std::array<split_case, 17> split_cases{{{8, 32, 2, 0.5, true, true},
+                                                         {8, 32, 2, 0.5, false, true},
+                                                         {8, 32, 2, 1.0, true, true},
+                                                         {8, 64, 2, 1.0, true},
+                                                         {16, 64, 2, 0.5, true, true},
+                                                         {16, 64, 2, 0.5, false, true},
+                                                         {16, 64, 2, 1.0, true},
+                                                         {32, 256, 2, 0.5, true},
+                                                         {64, 256, 2, 0.5, true},
+                                                         {64, 256, 2, 0.5, false},
+                                                         {64, 256, 2, 1.0, false, true},
+                                                         {64, 256, 4, 0.5, true},
+                                                         {64, 256, 4, 0.5, false, true},
+                                                         {64, 256, 4, 1.0, true},
+                                                         {256, 256, 4, 0.5, true},
+                                                         {256, 256, 4, 0.5, false},
+                                                         {256, 256, 4, 1.0, false}}};
+/// Min-max splits that grow: without linear programs as peers.
+inline constexpr std::array<split_case, 8> split_growth_cases{{{64, 512, 2, 0.5, true},
+                                                               {256, 1024, 2, 0.5, true},
+                                                               {1024, 4096, 2, 1.0, true, true},
+                                                               {1024, 4096, 2, 0.3, true, true},
+                                                               {1024, 4096, 4, 0.3, true, true},
+                                                               {4096, 8192, 2, 0.3, true},
+                                                               {4096, 8192, 4, 0.3, true},
+                                                               {4096, 8192, 4, 1.0, true}}};
 }  // namespace axes
 
 /// @brief Fill with standard normal numbers.

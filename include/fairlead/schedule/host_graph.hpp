@@ -25,6 +25,7 @@ struct host_graph_view {
   std::span<std::int32_t const> expert;             ///< expert of each column. @shape{columns}
   std::span<std::int32_t const> rank_first;         ///< first entry of each rank in `rank_columns`. @shape{ranks + 1}
   std::span<std::int32_t const> rank_columns;       ///< columns of each rank, ascending. @shape{columns}
+  std::span<std::uint64_t const> rank_hosts;        ///< by entry of `rank_columns`: the hosts of its expert, one bit a rank; only with at most 64 ranks. @shape{columns or 0}
   std::span<std::int32_t const> by_degree;          ///< experts by ascending (number of columns, id). @shape{experts}
   std::span<std::int32_t const> degree_first;       ///< first entry of each number of columns in `by_degree`. @shape{most columns of an expert + 2}
   std::span<std::int32_t const> tree;               ///< a spanning forest, four numbers an edge. @shape{at most ranks, 4}
@@ -87,6 +88,22 @@ inline void list_columns_of_ranks(host_graph_view const& graph, std::span<std::i
   rank_first[static_cast<std::size_t>(graph.ranks)] = live;
 }
 
+// Fill `rank_hosts` from `graph.rank` and the lists of ranks. @shape{columns}
+inline void list_hosts_of_ranks(host_graph_view const& graph, std::span<std::uint64_t> rank_hosts) {
+  for (std::int32_t k = 0; k < graph.rank_first[static_cast<std::size_t>(graph.ranks)]; ++k) {
+    auto const e = static_cast<std::size_t>(graph.expert[static_cast<std::size_t>(graph.rank_columns[static_cast<std::size_t>(k)])]);
+    std::uint64_t hosts = 0;
+    for (std::int32_t c = graph.first[e]; c < graph.first[e + 1]; ++c) {
+      std::int32_t const rank = graph.rank[static_cast<std::size_t>(c)];
+      hosts |= rank == graph.ranks ? 0 : std::uint64_t{1} << static_cast<unsigned>(rank);
+    }
+    rank_hosts[static_cast<std::size_t>(k)] = hosts;
+  }
+}
+
+// Ranks whose sets fit one word.
+inline constexpr std::int32_t word_ranks = 64;
+
 }  // namespace detail
 
 /// @brief Scratch that `make_host_graph` takes and keeps in use.
@@ -97,7 +114,8 @@ inline void list_columns_of_ranks(host_graph_view const& graph, std::span<std::i
   index_t const experts = where.experts();
   index_t const columns = where.replicas();
   return workspace_bytes<std::int32_t>(experts + 1) + 3 * workspace_bytes<std::int32_t>(columns) + 3 * workspace_bytes<std::int32_t>(ranks + 1) +
-         2 * workspace_bytes<std::int32_t>(experts) + workspace_bytes<std::int32_t>(columns + 2) + workspace_bytes<std::int32_t>(4 * ranks);
+         2 * workspace_bytes<std::int32_t>(experts) + workspace_bytes<std::int32_t>(columns + 2) + workspace_bytes<std::int32_t>(4 * ranks) +
+         workspace_bytes<std::uint64_t>(ranks <= detail::word_ranks ? columns : 0);
 }
 
 /// @brief Compile a placement.
@@ -123,6 +141,7 @@ inline void list_columns_of_ranks(host_graph_view const& graph, std::span<std::i
   auto const by_degree = ws.take<std::int32_t>(experts);
   auto const degree_first = ws.take<std::int32_t>(columns + 2);
   auto const tree = ws.take<std::int32_t>(4 * ranks);
+  auto const rank_hosts = ws.take<std::uint64_t>(ranks <= detail::word_ranks ? columns : 0);
   std::int32_t most = 0;
   first[0] = 0;
   for (std::int32_t e = 0; e < experts; ++e) {
@@ -144,8 +163,9 @@ inline void list_columns_of_ranks(host_graph_view const& graph, std::span<std::i
   for (std::size_t e = static_cast<std::size_t>(experts); e-- > 0;) { by_degree[static_cast<std::size_t>(--degrees[degree(e) + 1])] = static_cast<std::int32_t>(e); }
   for (std::size_t d = 0; d + 1 < degrees.size(); ++d) { degrees[d] = degrees[d + 1]; }
   degrees.back() = experts;
-  host_graph_view graph{ranks, experts, columns, first, rank, expert, rank_first, rank_columns, by_degree, degrees, {}};
+  host_graph_view graph{ranks, experts, columns, first, rank, expert, rank_first, rank_columns, rank_hosts, by_degree, degrees, {}};
   detail::list_columns_of_ranks(graph, rank_first, rank_columns);
+  if (ranks <= detail::word_ranks) { detail::list_hosts_of_ranks(graph, rank_hosts); }
   std::int32_t const edges = detail::span_ranks(graph, queue.first(static_cast<std::size_t>(ranks)), seen.first(static_cast<std::size_t>(ranks)), expanded, tree);
   graph.tree = tree.first(static_cast<std::size_t>(4 * edges));
   return graph;

@@ -22,7 +22,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @source{2511.16947, MicroMoE, LPP 1 and equation 3} - the paper solves a linear program and does not say how it rounds;
 /// pair sweeps, the tree pass and the integral augmentation are this library's.
 struct min_max_flow {
-  index_t sweeps = 3;                              ///< most pair sweeps before the exact part, >= 0: speed only
+  index_t sweeps = 2;                              ///< most pair sweeps before the exact part, >= 0: speed only
   split_start start = split_start::cold;           ///< whether `shares` holds an earlier split to start from
 
   /// @brief Split with a compiled placement: the form for every micro-batch, microseconds for tens of ranks.

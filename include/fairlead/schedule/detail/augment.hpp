@@ -69,7 +69,7 @@ struct augment_counts {
   std::int32_t cut_size = 0;  // entries of `cut`; 0 if the cap never rose
 };
 
-// Bring every rank to its cap: shortest paths from each crowded rank, in rank order, to the nearest one with room; where
+// Bring every rank to its cap: shortest paths from the most crowded rank to the nearest one with room; where
 // none is reached the cap rises to what the closed set proves. `seen` arrays start at zero.
 template <class Sum, class Cap>
 inline augment_counts augment(host_graph_view const& graph, count_t* share, Sum* load, Cap& cap, augment_scratch const& scratch) noexcept {
@@ -77,8 +77,17 @@ inline augment_counts augment(host_graph_view const& graph, count_t* share, Sum*
   std::int32_t const* const rank_of = graph.rank.data();
   std::int32_t* const queue = scratch.queue.data();
   std::int32_t stamp = 0;
-  for (std::int32_t source = 0; source < graph.ranks; ++source) {
-    while (load[source] > cap(source)) {
+  for (;;) {
+    // The most crowded rank first: its cut, if it has one, raises the cap most, and others then need no search.
+    std::int32_t source = 0;
+    Sum excess = 0;
+    for (std::int32_t rank = 0; rank < graph.ranks; ++rank) {
+      Sum const over = load[rank] - cap(rank);
+      source = over > excess ? rank : source;
+      excess = std::max(excess, over);
+    }
+    if (excess <= 0) { return counts; }
+    for (bool done = false; !done; done = load[source] <= cap(source)) {
       if (stamp == INT32_MAX) {  // the stamps are used up: begin again
         std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
         std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
@@ -138,7 +147,6 @@ inline augment_counts augment(host_graph_view const& graph, count_t* share, Sum*
       ++counts.paths;
     }
   }
-  return counts;
 }
 
 }  // namespace detail

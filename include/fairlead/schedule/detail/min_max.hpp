@@ -4,6 +4,7 @@
 /// @brief The steps of the exact min-max split.
 #include <fairlead/core/workspace.hpp>
 #include <fairlead/schedule/detail/augment.hpp>
+#include <fairlead/schedule/detail/augment_words.hpp>
 #include <fairlead/schedule/detail/pair_exchange.hpp>
 #include <fairlead/schedule/host_graph.hpp>
 #include <fairlead/schedule/min_max_report.hpp>
@@ -20,7 +21,7 @@ namespace detail {
          fairlead::workspace_bytes<std::int32_t>(experts) +
          // the graph without failed ranks
          2 * fairlead::workspace_bytes<std::int32_t>(columns) + fairlead::workspace_bytes<std::int32_t>(ranks + 1) +
-         fairlead::workspace_bytes<std::int32_t>(4 * ranks);
+         fairlead::workspace_bytes<std::int32_t>(4 * ranks) + fairlead::workspace_bytes<std::uint64_t>(ranks <= word_ranks ? columns : 0);
 }
 
 // Give an expert's load to its first live column; the sweep then evens it out.
@@ -84,7 +85,7 @@ struct load_facts {
   std::int64_t live = 0;      // ranks that can host: number, or sum of speeds
   std::int64_t pinned = 0;    // the largest (load of an expert / its columns), rounded up
   std::int64_t pinned_load = 0;  // its load
-  std::int32_t expert = -1;   // that expert
+  std::int32_t pinned_degree = 0;  // its columns
   std::int32_t busiest = -1;  // a rank with the largest base load
 };
 
@@ -109,13 +110,7 @@ struct load_facts {
     if (degree > 0 && (most + degree - 1) / degree > facts.pinned) {
       facts.pinned = (most + degree - 1) / degree;
       facts.pinned_load = most;
-      for (std::int32_t k = begin; k < end; ++k) {
-        std::int32_t const e = graph.by_degree[static_cast<std::size_t>(k)];
-        if (totals[static_cast<std::size_t>(e)] == most) {
-          facts.expert = e;
-          break;
-        }
-      }
+      facts.pinned_degree = degree;
     }
   }
   for (std::int32_t rank = 0; rank < graph.ranks; ++rank) {
@@ -134,7 +129,7 @@ struct load_facts {
 }
 
 // Name the ranks that prove the bound: the last closed set, or all ranks, or the hosts of one expert, or one rank.
-inline void name_cut(host_graph_view const& graph, split_conditions const& conditions, load_facts const& facts, augment_counts const& counts,
+inline void name_cut(host_graph_view const& graph, std::span<index_t const> totals, split_conditions const& conditions, load_facts const& facts, augment_counts const& counts,
                      bool all, std::span<std::int32_t> cut, min_max_report& result) noexcept {
   std::size_t size = static_cast<std::size_t>(counts.cut_size);
   result.numerator = counts.cut_load;
@@ -146,7 +141,9 @@ inline void name_cut(host_graph_view const& graph, split_conditions const& condi
     result.numerator = facts.total + facts.base;
     result.denominator = std::max<index_t>(facts.live, 1);
   } else if (size == 0 && facts.pinned >= facts.largest) {
-    auto const e = static_cast<std::size_t>(facts.expert);
+    std::int32_t k = graph.degree_first[static_cast<std::size_t>(facts.pinned_degree)];
+    while (totals[static_cast<std::size_t>(graph.by_degree[static_cast<std::size_t>(k)])] != facts.pinned_load) { ++k; }
+    auto const e = static_cast<std::size_t>(graph.by_degree[static_cast<std::size_t>(k)]);
     result.numerator = facts.pinned_load;
     for (std::int32_t c = graph.first[e]; c < graph.first[e + 1]; ++c) {
       std::int32_t const rank = graph.rank[static_cast<std::size_t>(c)];
@@ -165,6 +162,10 @@ inline void name_cut(host_graph_view const& graph, split_conditions const& condi
   result.paths = counts.paths;
   result.raises = counts.raises;
 }
+
+// Sweeps end early when few ranks are above the cap, at most one in `sweep_share`: paths are then cheaper.
+inline constexpr std::size_t sweep_share = 32;
+inline constexpr std::size_t sweep_limit = 16;
 
 // Sweeps, tree and paths with equal speeds. Sum: std::int32_t when all loads together stay below 2^30, else 64 bits.
 template <class Sum>
@@ -186,19 +187,28 @@ template <class Sum>
   }
   std::int64_t const mean = facts.live == 0 ? 0 : (facts.total + facts.base + facts.live - 1) / facts.live;
   even_cap<Sum> cap{static_cast<Sum>(std::max({mean, facts.pinned, facts.largest}))};
-  auto const crowded = [&] { return *std::max_element(load.begin(), load.begin() + graph.ranks) > cap.lambda; };
-  for (std::int32_t done = 0; done < sweeps && crowded(); ++done) { sweep(graph, share, load.data(), pull, keep_shares{}); }
-  if (static_cast<std::int64_t>(cap.lambda) * facts.live - facts.total - facts.base < facts.live && crowded()) {
+  auto const crowded = [&] {
+    std::size_t count = 0;
+    for (std::size_t r = 0; r < ranks; ++r) { count += load[r] > cap.lambda ? 1 : 0; }
+    return count;
+  };
+  std::size_t const few = std::min(ranks / sweep_share, sweep_limit);
+  for (std::int32_t done = 0; done < sweeps && crowded() > few; ++done) { sweep(graph, share, load.data(), pull, keep_shares{}); }
+  if (static_cast<std::int64_t>(cap.lambda) * facts.live - facts.total - facts.base < facts.live && crowded() > 0) {
     settle_tree(graph, share, load.data(), cap.lambda);  // all ranks have to end at the cap: a tree says how in one pass
   }
   augment_counts counts;
-  if (crowded()) {
-    std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
-    std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
-    counts = augment(graph, share, load.data(), cap, scratch);
+  if (crowded() > 0) {
+    if (graph.ranks <= word_ranks) {
+      counts = augment_words(graph, share, load.data(), cap, scratch);
+    } else {
+      std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
+      std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
+      counts = augment(graph, share, load.data(), cap, scratch);
+    }
   }
   min_max_report result;
-  name_cut(graph, conditions, facts, counts, cap.lambda == mean, scratch.cut, result);
+  name_cut(graph, totals, conditions, facts, counts, cap.lambda == mean, scratch.cut, result);
   result.summary = {.iterations = counts.searches, .value = static_cast<double>(cap.lambda), .bound = static_cast<double>(cap.lambda)};
   return result;
 }
@@ -227,7 +237,7 @@ template <class Sum>
   std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
   augment_counts const counts = augment(graph, share, load.data(), cap, scratch);
   min_max_report result;
-  name_cut(graph, conditions, facts, counts, true, scratch.cut, result);
+  name_cut(graph, totals, conditions, facts, counts, true, scratch.cut, result);
   if (counts.raises > 0) { result.numerator = cap.numerator, result.denominator = cap.denominator; }
   double value = 0.0;
   for (std::size_t r = 0; r < ranks; ++r) {
@@ -253,6 +263,11 @@ template <class Sum>
   live.rank_first = first;
   live.rank_columns = columns;
   list_columns_of_ranks(live, first, columns);
+  if (graph.ranks <= word_ranks) {
+    auto const hosts = ws.take<std::uint64_t>(graph.columns);
+    live.rank_hosts = hosts;
+    list_hosts_of_ranks(live, hosts);
+  }
   live.tree = tree.first(static_cast<std::size_t>(4 * span_ranks(live, scratch.queue, scratch.rank_seen, scratch.expert_seen, tree)));
   return live;
 }
