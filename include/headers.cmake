@@ -107,6 +107,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/optimizer.hpp
     fairlead/concepts/parameter_store.hpp
     fairlead/concepts/planner.hpp
+    fairlead/concepts/replan_trigger.hpp
     fairlead/concepts/replica_split.hpp
     fairlead/concepts/router.hpp
     fairlead/concepts/slot_assigner.hpp
@@ -256,6 +257,7 @@ set(FAIRLEAD_HEADERS_optim
     fairlead/optim/sgd.cuh
     fairlead/optim/sgd.hpp)
 set(FAIRLEAD_HEADERS_place
+    fairlead/place/balanced_hierarchy.hpp
     fairlead/place/balanced_pack.hpp
     fairlead/place/bounded_swaps.hpp
     fairlead/place/budgeted.hpp
@@ -264,6 +266,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/contiguous_slots.hpp
     fairlead/place/decode_objective.hpp
     fairlead/place/density_score.hpp
+    fairlead/place/detail/balanced_nodes.hpp
     fairlead/place/detail/budget.hpp
     fairlead/place/detail/copy_load.hpp
     fairlead/place/detail/counting.hpp
@@ -272,6 +275,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/expert_groups.hpp
     fairlead/place/detail/failure_units.hpp
     fairlead/place/detail/graph_rows.hpp
+    fairlead/place/detail/group_search.hpp
     fairlead/place/detail/growth.hpp
     fairlead/place/detail/hosting_ranks.hpp
     fairlead/place/detail/layout_cost_text.hpp
@@ -312,6 +316,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/plan_layers.hpp
     fairlead/place/prefix_shadow.hpp
     fairlead/place/repeats.hpp
+    fairlead/place/replan_trigger.hpp
     fairlead/place/replicate_then_place.hpp
     fairlead/place/replicated.hpp
     fairlead/place/resilient_search.hpp
@@ -392,17 +397,20 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/shares.hpp
     fairlead/schedule/equal_shares.hpp
     fairlead/schedule/equal_split.hpp
+    fairlead/schedule/forest_support.hpp
     fairlead/schedule/host_graph.hpp
     fairlead/schedule/local_node_even.hpp
     fairlead/schedule/min_max_flow.hpp
     fairlead/schedule/min_max_report.hpp
     fairlead/schedule/nearest_copy.hpp
+    fairlead/schedule/nearest_flow.hpp
     fairlead/schedule/proportional.hpp
     fairlead/schedule/slot_capacity.hpp
     fairlead/schedule/sole_replica.hpp
     fairlead/schedule/split_then_route.hpp
     fairlead/schedule/staircase.hpp
     fairlead/schedule/tiered.hpp
+    fairlead/schedule/tiled_split.hpp
     fairlead/schedule/token_slots.hpp
     fairlead/schedule/water_fill.hpp)
 set(FAIRLEAD_HEADERS_shard

@@ -70,6 +70,7 @@
 #include <fairlead/concepts/optimizer.hpp>
 #include <fairlead/concepts/parameter_store.hpp>
 #include <fairlead/concepts/planner.hpp>
+#include <fairlead/concepts/replan_trigger.hpp>
 #include <fairlead/concepts/replica_split.hpp>
 #include <fairlead/concepts/router.hpp>
 #include <fairlead/concepts/slot_assigner.hpp>
@@ -141,6 +142,7 @@
 #include <fairlead/optim/adamw.hpp>
 #include <fairlead/optim/clip_by_norm.hpp>
 #include <fairlead/optim/sgd.hpp>
+#include <fairlead/place/balanced_hierarchy.hpp>
 #include <fairlead/place/balanced_pack.hpp>
 #include <fairlead/place/bounded_swaps.hpp>
 #include <fairlead/place/budgeted.hpp>
@@ -169,6 +171,7 @@
 #include <fairlead/place/plan_layers.hpp>
 #include <fairlead/place/prefix_shadow.hpp>
 #include <fairlead/place/repeats.hpp>
+#include <fairlead/place/replan_trigger.hpp>
 #include <fairlead/place/replicate_then_place.hpp>
 #include <fairlead/place/replicated.hpp>
 #include <fairlead/place/resilient_search.hpp>
@@ -216,17 +219,20 @@
 #include <fairlead/route/zero_experts.hpp>
 #include <fairlead/schedule/equal_shares.hpp>
 #include <fairlead/schedule/equal_split.hpp>
+#include <fairlead/schedule/forest_support.hpp>
 #include <fairlead/schedule/host_graph.hpp>
 #include <fairlead/schedule/local_node_even.hpp>
 #include <fairlead/schedule/min_max_flow.hpp>
 #include <fairlead/schedule/min_max_report.hpp>
 #include <fairlead/schedule/nearest_copy.hpp>
+#include <fairlead/schedule/nearest_flow.hpp>
 #include <fairlead/schedule/proportional.hpp>
 #include <fairlead/schedule/slot_capacity.hpp>
 #include <fairlead/schedule/sole_replica.hpp>
 #include <fairlead/schedule/split_then_route.hpp>
 #include <fairlead/schedule/staircase.hpp>
 #include <fairlead/schedule/tiered.hpp>
+#include <fairlead/schedule/tiled_split.hpp>
 #include <fairlead/schedule/token_slots.hpp>
 #include <fairlead/schedule/water_fill.hpp>
 #include <fairlead/shard/local_parameters.hpp>

@@ -5,9 +5,27 @@
 #include <fairlead/concepts/replica_split.hpp>
 #include <fairlead/schedule/detail/merge.hpp>
 
-#include <utility>
-
 FAIRLEAD_NAMESPACE_BEGIN
+namespace detail {
+
+inline report route_in_tiers(topology const& cluster, bool rotate, load_view load, placement const& where, std::span<count_t const> shares,
+                             token_schedule_view out, workspace& ws) {
+  check_route(load, where, shares, out);
+  workspace::scope const scope(ws);
+  merge_walk walk(where, ws);
+  clear(out);
+  if (loses_copies(load, where)) { return {.status = status::lost_expert}; }
+  index_t local = 0;
+  for (index_t e = 0; e < where.experts(); ++e) {
+    if (!walk.begin(load, where, shares, e)) { continue; }
+    local += walk.keep_local(out);
+    (void)walk.keep_on_node(out, cluster);
+    walk.fill(out, rotate && load.rows() > 0 ? e % load.rows() : 0);
+  }
+  return {.value = static_cast<double>(local)};
+}
+
+}  // namespace detail
 
 /// @brief `staircase` with a tier between rank and rest: copies that can stay on their node do.
 ///
@@ -30,21 +48,9 @@ struct tiered {
   /// @complexity O(ranks x (experts + replicas)) time, of which ranks x replicas is writing zeros; no allocation
   /// @determinism exact integer arithmetic
   report route(load_view load, placement const& where, std::span<count_t const> shares, token_schedule_view out, workspace& ws) const {
-    detail::check_route(load, where, shares, out);
     FAIRLEAD_EXPECTS(cluster.ranks() == where.ranks(), "tiered needs the cluster that the placement is for: set .cluster",
                      cluster.ranks(), where.ranks());
-    workspace::scope const scope(ws);
-    detail::merge_walk walk(where, ws);
-    detail::clear(out);
-    if (detail::loses_copies(load, where)) { return {.status = status::lost_expert}; }
-    index_t local = 0;
-    for (index_t e = 0; e < where.experts(); ++e) {
-      if (!walk.begin(load, where, shares, e)) { continue; }
-      local += walk.keep_local(out);
-      (void)walk.keep_on_node(out, cluster);
-      walk.fill(out, rotate && load.rows() > 0 ? e % load.rows() : 0);
-    }
-    return {.value = static_cast<double>(local)};
+    return detail::route_in_tiers(cluster, rotate, load, where, shares, out, ws);
   }
   /// @param where the placement
   /// @returns bytes for what is left of the sources and of the replicas of one expert
