@@ -180,6 +180,24 @@ inline constexpr std::array<split_case, 8> split_growth_cases{{{64, 512, 2, 0.5,
                                                                {4096, 8192, 2, 0.3, true},
                                                                {4096, 8192, 4, 0.3, true},
                                                                {4096, 8192, 4, 1.0, true}}};
+/// Sizes of a layout problem: nodes of 8 ranks.
+struct layout_case {
+  index_t ranks;          ///< ranks
+  index_t experts;        ///< experts
+  index_t slots;          ///< slots of a rank
+  bool dense = false;     ///< whether a peer that holds ranks x experts x ranks numbers runs beside it
+  bool quick = true;      ///< whether short runs hold it
+  /// "1024x32x16"
+  [[nodiscard]] std::string name() const { return text_of(ranks, "x", experts, "x", slots); }
+};
+/// The published table of planner times: 32 experts, 64 to 1024 ranks, 1 to 16 slots.
+inline constexpr std::array<layout_case, 20> layout_cases{
+    {{64, 32, 1, true},          {64, 32, 2, true},           {64, 32, 4, true},           {64, 32, 8, true},
+     {64, 32, 16, true},         {256, 32, 1, true, false},   {256, 32, 2, true},          {256, 32, 4, true, false},
+     {256, 32, 8, true, false},  {256, 32, 16, true, false},  {512, 32, 1, false, false},  {512, 32, 2, false, false},
+     {512, 32, 4, false, false}, {512, 32, 8, false, false},  {512, 32, 16, false, false}, {1024, 32, 1, false, false},
+     {1024, 32, 2},              {1024, 32, 4, false, false}, {1024, 32, 8, false, false}, {1024, 32, 16}}};
+
 }  // namespace axes
 
 /// @brief Fill with standard normal numbers.
