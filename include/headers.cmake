@@ -303,6 +303,8 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/greedy_max_replicas.hpp
     fairlead/place/grouped_overlap.hpp
     fairlead/place/hierarchical_pack.hpp
+    fairlead/place/joint_search.hpp
+    fairlead/place/keep_or_plan.hpp
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
     fairlead/place/layout_tuner.hpp
@@ -384,6 +386,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/weight_norm.hpp
     fairlead/route/zero_experts.hpp)
 set(FAIRLEAD_HEADERS_schedule
+    fairlead/schedule/detail/affine_scaling.hpp
     fairlead/schedule/detail/augment.hpp
     fairlead/schedule/detail/augment_words.hpp
     fairlead/schedule/detail/controlled_rounding.hpp
@@ -399,6 +402,7 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/equal_split.hpp
     fairlead/schedule/forest_support.hpp
     fairlead/schedule/host_graph.hpp
+    fairlead/schedule/interior_point_split.hpp
     fairlead/schedule/local_node_even.hpp
     fairlead/schedule/min_max_flow.hpp
     fairlead/schedule/min_max_report.hpp

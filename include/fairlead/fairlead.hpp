@@ -158,6 +158,8 @@
 #include <fairlead/place/greedy_max_replicas.hpp>
 #include <fairlead/place/grouped_overlap.hpp>
 #include <fairlead/place/hierarchical_pack.hpp>
+#include <fairlead/place/joint_search.hpp>
+#include <fairlead/place/keep_or_plan.hpp>
 #include <fairlead/place/largest_remainder.hpp>
 #include <fairlead/place/layout_cost.hpp>
 #include <fairlead/place/layout_tuner.hpp>
@@ -221,6 +223,7 @@
 #include <fairlead/schedule/equal_split.hpp>
 #include <fairlead/schedule/forest_support.hpp>
 #include <fairlead/schedule/host_graph.hpp>
+#include <fairlead/schedule/interior_point_split.hpp>
 #include <fairlead/schedule/local_node_even.hpp>
 #include <fairlead/schedule/min_max_flow.hpp>
 #include <fairlead/schedule/min_max_report.hpp>

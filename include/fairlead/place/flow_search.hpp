@@ -45,8 +45,8 @@ struct flow_search {
   double volatility = 0.1;       ///< share of load that moves, assumed when there are fewer than two samples
   index_t draws = 12;            ///< samples of surges to balance, >= 0
   index_t changes = 4;           ///< past changes to balance, >= 0
-  index_t evaluations = 400;     ///< cap on tables looked at, >= 1
-  index_t patience = 300;        ///< moves without gain that end the search, >= 1
+  index_t evaluations = 200;     ///< cap on tables looked at, >= 1
+  index_t patience = 150;        ///< moves without gain that end the search, >= 1
   int replace_percent = 10;      ///< moves that change numbers of replicas, instead of swapping; experts keep two replicas
   std::uint64_t seed = 1;        ///< seed of samples and moves; equal on every rank
 

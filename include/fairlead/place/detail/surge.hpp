@@ -79,16 +79,18 @@ inline index_t expected_excess(index_t load, index_t surge, index_t hosts, index
   return static_cast<index_t>(relative * numeric::exp(-distance) * 0x1p30F);
 }
 
-// How many hosts each expert gets: one, then each slot where it lowers the expected excess most. What no surge needs goes
-// where the load per host is largest, because it makes the balance of the others easier.
+// How many hosts each expert gets: one, then each slot where it lowers the expected excess most. Two small terms decide
+// about slots that no surge needs: a rare surge of a whole rank's load, which asks for a second host of idle experts, and
+// the load per host, which makes the balance of the others easier.
 inline void count_hosts(std::span<index_t const> shares, std::span<index_t const> surges, index_t slots, index_t hosting_ranks,
                         std::span<index_t> gains, std::span<std::int32_t> hosts) {
   index_t const even = std::max<index_t>(whole_share / std::max<index_t>(hosting_ranks, 1), 1);
   auto const gain = [&](std::size_t e) {
     if (hosts[e] >= hosting_ranks) { return index_t{-1}; }
     index_t const saved = expected_excess(shares[e], surges[e], hosts[e], even) - expected_excess(shares[e], surges[e], hosts[e] + 1, even);
+    index_t const rare = expected_excess(shares[e], even, hosts[e], even) - expected_excess(shares[e], even, hosts[e] + 1, even);
     auto const relief = static_cast<index_t>(static_cast<slot_wide>(shares[e]) * whole_share / even / hosts[e]);
-    return std::max<index_t>(saved, 0) + relief / 8192;
+    return std::max<index_t>(saved, 0) + (std::max<index_t>(rare, 0) + relief) / 8192;
   };
   std::fill(hosts.begin(), hosts.end(), 1);
   for (std::size_t e = 0; e < shares.size(); ++e) { gains[e] = gain(e); }
