@@ -88,5 +88,13 @@ inline index_t ranks_with_row(topology const& cluster, index_t row, std::span<st
   return ranks == 0 ? 0.0 : sum / static_cast<double>(ranks);
 }
 
+/// The same, of the experts that have a replica.
+[[nodiscard]] inline double mean_share(topology const& cluster, std::span<index_t const> load, std::span<index_t const> replicas) noexcept {
+  double sum = 0.0;
+  for (std::size_t e = 0; e < load.size(); ++e) { sum += replicas[e] > 0 ? static_cast<double>(load[e]) : 0.0; }
+  index_t const ranks = cluster.hosting_ranks();
+  return ranks == 0 ? 0.0 : sum / static_cast<double>(ranks);
+}
+
 }  // namespace detail
 FAIRLEAD_NAMESPACE_END
