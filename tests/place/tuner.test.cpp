@@ -7,6 +7,7 @@
 #include <fairlead/core/matrix.hpp>
 #include <fairlead/core/philox.hpp>
 #include <fairlead/core/plan.hpp>
+#include <fairlead/laws/cost_model.hpp>
 #include <fairlead/laws/load_planner.hpp>
 #include <fairlead/laws/slot_assigner.hpp>
 #include <fairlead/place/even_replicas.hpp>
@@ -376,6 +377,26 @@ TEST_CASE("A full node that is behind: the published rule goes anywhere, the oth
   };
   CHECK(held(fl::full_node_rule::any_rank) == std::vector<index_t>{0, 1, 3});
   CHECK(held(fl::full_node_rule::next_node) == std::vector<index_t>{0, 2, 2});
+}
+
+TEST_CASE("pair_sum_cost keeps the laws of cost models, and adds up what the formula says") {
+  CHECK(fl::laws::check_cost_model(fl::pair_sum_cost{}, {.seed = 31}));
+  // Rank 0 hosts both experts, rank 1 expert 1, rank 2 on another node expert 0.
+  fl::topology const cluster(std::vector<index_t>{0, 2, 3}, std::vector<index_t>{0, 2, 3, 4});
+  std::vector<expert_id> const table{expert_id{0}, expert_id{1}, expert_id{1}, expert_id{0}};
+  auto const where = fl::make_placement(cluster, 2, table);
+  // Columns: expert 0 on ranks 0, 2; expert 1 on ranks 0, 1.
+  std::vector<fl::count_t> const counts{1, 20, 300, 4000,  //
+                                        5, 60, 700, 8000,  //
+                                        9, 10, 1100, 12000};
+  fl::pair_sum_cost const model{.token_bytes = 2.0, .intra_bytes_per_s = 8.0, .inter_bytes_per_s = 4.0, .seconds_per_copy = 0.5, .recompute = false};
+  auto const cost = with_scratch(model.workspace_bytes(cluster, 2), [&](fl::workspace& ws) {
+    return model.cost(cluster, where, {counts.data(), 3, 4}, ws);
+  });
+  double const same_node = 4000 + 5 + 700;
+  double const other_node = 20 + 60 + 9 + 1100 + 12000;
+  CHECK(cost.communication_s == Approx(4 * 2.0 * (same_node / 8.0 + other_node / 4.0)));
+  CHECK(cost.compute_s == Approx(3 * 0.5 * (4000 + 8000 + 12000)));
 }
 
 TEST_CASE("layout_cost equals the split by definition, to the last copy") {
