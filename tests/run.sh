@@ -14,7 +14,7 @@ fi
 parallel=${TEST_JOBS:-$jobs}
 
 need "${build_packages[@]}" catch2 libbenchmark-dev
-need_optional liblemon-dev # an oracle of the assignment solvers
+need_optional liblemon-dev coinor-libclp-dev libglpk-dev # oracles of solvers and schedulers
 need_optional doxygen clang-19 libclang-rt-19-dev libomp-19-dev # -rt: the sanitizers, which clang-19 only recommends
 
 # A stand-in for the CUDA driver, when it lies beside the project and nvcc is there.

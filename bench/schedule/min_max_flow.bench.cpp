@@ -73,12 +73,13 @@ void min_max_flow(benchmark::State& state, split_case sizes, bool peers, bool wa
   index_t const count = large ? 20 : 1000;
   problem const now(sizes, count);
   auto const& graph = now.graph.view();
-  fl::min_max_flow const solver{.start = warm ? fl::split_start::warm : fl::split_start::cold};
+  fl::min_max_flow const solver;
+  fl::split_start const start = warm ? fl::split_start::warm : fl::split_start::cold;
   fl::arena<> memory(solver.workspace_bytes(graph));
   std::vector<fl::count_t> shares(static_cast<std::size_t>(graph.columns), 0);
   auto const solve = [&](std::vector<index_t> const& totals) {
     fl::workspace ws = memory.view();
-    return solver.solve(graph, totals, {}, shares, ws);
+    return solver.solve(graph, totals, {}, start, shares, ws);
   };
   for (auto _ : state) {
     double seconds = 0.0, imbalance = 0.0, searches = 0.0, raises = 0.0;

@@ -2,9 +2,16 @@
 #pragma once
 /// @file
 /// @brief Split copies over replicas so that the busiest rank gets as little as possible: exact, with a certificate.
+#include <fairlead/concepts/composition.hpp>
 #include <fairlead/concepts/replica_split.hpp>
+#include <fairlead/concepts/token_scheduler.hpp>
 #include <fairlead/schedule/detail/min_max.hpp>
 #include <fairlead/schedule/host_graph.hpp>
+#include <fairlead/schedule/min_max_report.hpp>
+#include <fairlead/schedule/split_then_route.hpp>
+
+#include <algorithm>
+#include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
 
@@ -22,13 +29,13 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @source{2511.16947, MicroMoE, LPP 1 and equation 3} - the paper solves a linear program and does not say how it rounds;
 /// pair sweeps, the tree pass and the integral augmentation are this library's.
 struct min_max_flow {
-  index_t sweeps = 2;                              ///< most pair sweeps before the exact part, >= 0: speed only
-  split_start start = split_start::cold;           ///< whether `shares` holds an earlier split to start from
+  index_t sweeps = 2;  ///< most pair sweeps before the exact part, >= 0: speed only
 
   /// @brief Split with a compiled placement: the form for every micro-batch, microseconds for tens of ranks.
   /// @param graph the placement, compiled once (`host_graph`)
   /// @param totals copies an expert, in [0, 2^31). @shape{experts}
   /// @param conditions base loads and speeds, both optional
+  /// @param start whether `shares` holds an earlier split to start from
   /// @param[in,out] shares copies a replica; read only with `split_start::warm`, when any non-negative numbers are
   ///                legal. @shape{columns}
   /// @param ws scratch, `workspace_bytes(graph)`
@@ -40,7 +47,7 @@ struct min_max_flow {
   /// @determinism integers and fixed orders; a warm start makes the shares (not their maximum) depend on history, which
   ///              all ranks must share
   [[nodiscard]] min_max_report solve(host_graph_view const& graph, std::span<index_t const> totals, split_conditions const& conditions,
-                                     std::span<count_t> shares, workspace& ws) const {
+                                     split_start start, std::span<count_t> shares, workspace& ws) const {
     FAIRLEAD_EXPECTS(static_cast<index_t>(totals.size()) == graph.experts, "one total an expert of the placement", totals.size(), graph.experts);
     FAIRLEAD_EXPECTS(static_cast<index_t>(shares.size()) == graph.columns, "one share a replica of the placement", shares.size(), graph.columns);
     FAIRLEAD_EXPECTS(conditions.base.empty() || static_cast<index_t>(conditions.base.size()) == graph.ranks, "one base load a rank, or none",
@@ -54,14 +61,25 @@ struct min_max_flow {
   /// @brief Split: compiles the placement first. A model of `replica_split`.
   /// @param totals copies an expert, in [0, 2^31). @shape{experts}
   /// @param where the placement
-  /// @param[in,out] shares copies a replica. @shape{where.replicas()}
+  /// @param[out] shares copies a replica. @shape{where.replicas()}
   /// @param ws scratch, `workspace_bytes(where)`
   /// @returns as `solve`; `value` is the largest load of a rank and `bound` equals it
   /// @throws contract_violation as `solve`
   /// @complexity as `solve`, plus O(ranks + experts + replicas); no allocation
   report split(std::span<index_t const> totals, placement const& where, std::span<count_t> shares, workspace& ws) const {
     workspace::scope const scope(ws);
-    return solve(make_host_graph(where, ws), totals, {}, shares, ws).summary;
+    return solve(make_host_graph(where, ws), totals, {}, split_start::cold, shares, ws).summary;
+  }
+  /// @brief Split, then feed each replica from its own rank first (`staircase`). A model of `token_scheduler`.
+  /// @param load copies per source and expert. @shape{ranks x experts}
+  /// @param where the placement
+  /// @param[out] out copies per source and replica. @shape{ranks x where.replicas()}
+  /// @param ws scratch, `workspace_bytes(where)`
+  /// @returns as `split`
+  /// @throws contract_violation as `split_then_route`
+  /// @complexity as `split`, plus O(ranks x (experts + replicas)); no allocation
+  report schedule(load_view load, placement const& where, token_schedule_view out, workspace& ws) const {
+    return split_then_route<parts>{.split = {*this}}.schedule(load, where, out, ws);
   }
   /// @param graph a compiled placement
   /// @returns bytes of scratch that `solve` takes
@@ -69,12 +87,27 @@ struct min_max_flow {
     return detail::min_max_bytes(graph.ranks, graph.experts, graph.columns);
   }
   /// @param where a placement
-  /// @returns bytes of scratch that `split` takes
+  /// @returns bytes of scratch that `split` and `schedule` take
   [[nodiscard]] std::size_t workspace_bytes(placement const& where) const noexcept {
-    return host_graph_bytes(where) + detail::min_max_bytes(where.ranks(), where.experts(), where.replicas());
+    return split_then_route<parts>{.split = {*this}}.workspace_bytes(where);
   }
+
+ private:
+  // The split alone, so that `schedule` can be composed from it.
+  struct parts {
+    min_max_flow const& flow;
+    report split(std::span<index_t const> totals, placement const& where, std::span<count_t> shares, workspace& ws) const {
+      return flow.split(totals, where, shares, ws);
+    }
+    [[nodiscard]] std::size_t workspace_bytes(placement const& where) const noexcept {
+      return host_graph_bytes(where) + detail::min_max_bytes(where.ranks(), where.experts(), where.replicas());
+    }
+  };
 };
-static_assert(replica_split<min_max_flow>);
+static_assert(replica_split<min_max_flow> && token_scheduler<min_max_flow>);
+/// Distinct hosts are all it sees: fixed shares and units of capacity mean something else.
+template <>
+inline constexpr bool schedules_meaning<min_max_flow, replica_meaning::capacity_unit> = false;
 /// The largest load is proved least possible.
 template <>
 inline constexpr bool optimal_split<min_max_flow> = true;

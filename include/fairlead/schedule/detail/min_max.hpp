@@ -179,7 +179,7 @@ template <class Sum>
   for (std::size_t r = 0; r < ranks && !conditions.base.empty(); ++r) {
     load[r] = !conditions.speed.empty() && conditions.speed[r] == 0 ? Sum{0} : static_cast<Sum>(conditions.base[r]);
   }
-  load[ranks] = Sum{1} << 30;  // nobody is never the less busy one
+  load[ranks] = Sum{1} << (sizeof(Sum) == 4 ? 30 : 42);  // nobody is never the less busy one
   if (start == split_start::cold) {
     sweep(graph, share, load.data(), pull, cold_start<Sum>{graph.rank.data(), graph.ranks, totals.data(), share, load.data()});
   } else {
