@@ -283,6 +283,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/min_cost_matching.hpp
     fairlead/place/detail/minimum_tree.hpp
     fairlead/place/detail/node_search.hpp
+    fairlead/place/detail/pair_exchange.hpp
     fairlead/place/detail/row_packing.hpp
     fairlead/place/detail/share_counts.hpp
     fairlead/place/detail/share_loads.hpp
