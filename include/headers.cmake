@@ -299,6 +299,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/unit_climb.hpp
     fairlead/place/divisor_rules.hpp
     fairlead/place/even_replicas.hpp
+    fairlead/place/fixed_graph.hpp
     fairlead/place/flow_search.hpp
     fairlead/place/global_pack.hpp
     fairlead/place/greedy_max_replicas.hpp
@@ -318,6 +319,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/paired_transfer.hpp
     fairlead/place/plan_layers.hpp
     fairlead/place/prefix_shadow.hpp
+    fairlead/place/rank_graphs.hpp
     fairlead/place/repeats.hpp
     fairlead/place/replan_trigger.hpp
     fairlead/place/replicate_then_place.hpp
@@ -387,6 +389,7 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/weight_norm.hpp
     fairlead/route/zero_experts.hpp)
 set(FAIRLEAD_HEADERS_schedule
+    fairlead/schedule/column_table.hpp
     fairlead/schedule/detail/affine_scaling.hpp
     fairlead/schedule/detail/augment.hpp
     fairlead/schedule/detail/augment_words.hpp

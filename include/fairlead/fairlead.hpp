@@ -153,6 +153,7 @@
 #include <fairlead/place/density_score.hpp>
 #include <fairlead/place/divisor_rules.hpp>
 #include <fairlead/place/even_replicas.hpp>
+#include <fairlead/place/fixed_graph.hpp>
 #include <fairlead/place/flow_search.hpp>
 #include <fairlead/place/global_pack.hpp>
 #include <fairlead/place/greedy_max_replicas.hpp>
@@ -172,6 +173,7 @@
 #include <fairlead/place/paired_transfer.hpp>
 #include <fairlead/place/plan_layers.hpp>
 #include <fairlead/place/prefix_shadow.hpp>
+#include <fairlead/place/rank_graphs.hpp>
 #include <fairlead/place/repeats.hpp>
 #include <fairlead/place/replan_trigger.hpp>
 #include <fairlead/place/replicate_then_place.hpp>
@@ -219,6 +221,7 @@
 #include <fairlead/route/unit_score.hpp>
 #include <fairlead/route/weight_norm.hpp>
 #include <fairlead/route/zero_experts.hpp>
+#include <fairlead/schedule/column_table.hpp>
 #include <fairlead/schedule/equal_shares.hpp>
 #include <fairlead/schedule/equal_split.hpp>
 #include <fairlead/schedule/forest_support.hpp>
