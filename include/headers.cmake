@@ -402,6 +402,7 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/pair_exchange.hpp
     fairlead/schedule/detail/pour.hpp
     fairlead/schedule/detail/shares.hpp
+    fairlead/schedule/detail/waves.hpp
     fairlead/schedule/equal_shares.hpp
     fairlead/schedule/equal_split.hpp
     fairlead/schedule/forest_support.hpp

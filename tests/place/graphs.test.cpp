@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <fairlead/place/cayley.hpp>
+#include <fairlead/place/fixed_graph.hpp>
 #include <fairlead/place/monte_carlo_placement.hpp>
 #include <fairlead/place/row_partition.hpp>
 
@@ -260,4 +261,79 @@ TEST_CASE("placements on graphs keep the laws of planners", "[place][graphs][law
   CHECK(fl::laws::check_load_planner(
       fl::monte_carlo_placement<fl::greedy_max_replicas, fl::enumerated_score, fl::slot_rule::same_local_slot>{.draws = 20},
       {.scale_invariant = true, .may_refuse = true}));
+}
+
+TEST_CASE("fixed graphs permute the ranks in every column and hypercubes step along edges", "[place][graphs]") {
+  for (index_t size = 2; size <= 9; ++size) { CHECK(fl::permutes_columns(fl::ring_graph{size})); }
+  for (index_t rows = 2; rows <= 5; ++rows) {
+    for (index_t width = 2; width <= 5; ++width) { CHECK(fl::permutes_columns(fl::torus_graph{rows, width})); }
+  }
+  std::set<std::pair<index_t, index_t>> edges;
+  for (index_t rank = 0; rank < 16; ++rank) {
+    for (index_t column = 0; column < 2; ++column) {
+      index_t const other = fl::hypercube_graph::source(rank, column);
+      CHECK(std::popcount(static_cast<unsigned>(rank ^ other)) == 1);
+      edges.emplace(std::min(rank, other), std::max(rank, other));
+    }
+  }
+  CHECK(edges.size() == 32);
+  std::vector<std::int32_t> const twice{1, 0, 1};
+  std::vector<std::int32_t> const stays{0, 2, 1};
+  CHECK_FALSE(fl::permutes_columns(fl::table_graph{twice, 1}));
+  CHECK_FALSE(fl::permutes_columns(fl::table_graph{stays, 1}));
+}
+
+TEST_CASE("fixed_graph_duplicate gives the hottest experts of each rank the host that the graph names", "[place][graphs]") {
+  fl::topology const cluster(16, 6);  // two cubes, four homes and two spare slots a rank
+  std::vector<index_t> loads;
+  for (std::uint64_t e = 0; e < 64; ++e) { loads.push_back(fl::philox::draw(6, 1, e)[0] % 10000); }
+  answer const made = plan(fl::fixed_graph_duplicate<>{}, cluster, loads);
+  REQUIRE(made.ended.status == fl::status::ok);
+  std::vector<index_t> homes(64, -1);
+  for (index_t rank = 0; rank < 16; ++rank) {
+    index_t last = index_t{1} << 40U;
+    for (index_t slot = 0; slot < 4; ++slot) {
+      auto const e = static_cast<std::size_t>(made.slots[static_cast<std::size_t>(6 * rank + slot)]);
+      CHECK(homes[e] == -1);
+      homes[e] = rank;
+      CHECK(loads[e] <= last);  // by descending load
+      last = loads[e];
+    }
+  }
+  for (index_t rank = 0; rank < 16; ++rank) {
+    for (index_t k = 0; k < 2; ++k) {
+      index_t const from = rank / 8 * 8 + fl::cube_graph::source(rank % 8, k);
+      CHECK(made.slots[static_cast<std::size_t>(6 * rank + 4 + k)] == made.slots[static_cast<std::size_t>(6 * from + k)]);
+    }
+  }
+  for (auto const& found : replicas_of(cluster, made.slots, 64)) {
+    CHECK(found.size() <= 2);
+    CHECK((found.size() < 2 || found[0].first != found[1].first));
+  }
+}
+
+TEST_CASE("fixed_graph_duplicate combines experts, duplicates all on demand, and refuses what does not fit", "[place][graphs]") {
+  using all = fl::fixed_graph_duplicate<fl::ring_graph, fl::duplicated::all>;
+  static_assert(fl::two_hosts_an_expert<all>);
+  static_assert(!fl::two_hosts_an_expert<fl::fixed_graph_duplicate<>>);
+  fl::topology const ring(4, 6);
+  answer const made = plan(all{.graph = {4}, .combined = 3}, ring, {9, 8, 7, 6, 5, 4, 3, 2, 1, 1, 1, 1});
+  REQUIRE(made.ended.status == fl::status::ok);
+  for (auto const& found : replicas_of(ring, made.slots, 12)) {
+    REQUIRE(found.size() == 2);
+    CHECK((found[1].first - found[0].first == 1 || found[1].first - found[0].first == 3));
+  }
+  CHECK(plan(all{.graph = {4}, .combined = 2}, ring, uniform(12)).ended.status == fl::status::infeasible);   // 3 homes, 2 duplicated
+  CHECK(plan(all{.graph = {3}, .combined = 3}, ring, uniform(12)).ended.status == fl::status::infeasible);   // groups of 3 in 4
+  CHECK(plan(all{.graph = {4}, .combined = 7}, ring, uniform(12)).ended.status == fl::status::infeasible);   // 7 spare slots of 6
+  CHECK(plan(all{.graph = {4}, .combined = 3}, ring, uniform(13)).ended.status == fl::status::infeasible);   // 12 homes
+  std::vector<std::int32_t> const stays{0, 1};
+  CHECK_THROWS_AS(plan(fl::fixed_graph_duplicate<fl::table_graph>{.graph = {stays, 1}}, fl::topology(2, 3), uniform(2)), fl::contract_violation);
+}
+
+TEST_CASE("fixed_graph_duplicate keeps the laws of planners", "[place][graphs][laws]") {
+  CHECK(fl::laws::check_load_planner(fl::fixed_graph_duplicate<fl::ring_graph>{.graph = {3}},
+                                     {.extra_slots = 14, .value_is_largest_share = true, .scale_invariant = true, .may_refuse = true}));
+  CHECK(fl::laws::check_load_planner(fl::fixed_graph_duplicate<fl::torus_graph>{.graph = {2, 3}, .combined = 2},
+                                     {.extra_slots = 40, .ragged = false, .value_is_largest_share = true, .scale_invariant = true, .may_refuse = true}));
 }
