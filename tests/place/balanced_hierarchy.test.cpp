@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <fairlead/laws/load_planner.hpp>
 #include <fairlead/place/balanced_hierarchy.hpp>
+#include <fairlead/place/global_pack.hpp>
 #include <fairlead/place/hierarchical_pack.hpp>
 #include <fairlead/workload/zipf.hpp>
 
@@ -224,10 +225,17 @@ TEST_CASE("balanced_hierarchy is within 3 % of the packing of groups where the r
   }
 }
 
-TEST_CASE("balanced_hierarchy falls back to one group, and reports a lower bound when its steps run out", "[place]") {
+TEST_CASE(
+    "balanced_hierarchy searches the whole cluster where groups cannot stay on nodes, and reports a lower bound when "
+    "its steps run out",
+    "[place]") {
   auto const load = zipf_load(24, 1.0, 3);
   topology const nine(9, 4, 1);
-  CHECK(plan_of(fl::balanced_hierarchy{.groups = 8}, nine, load).slots == plan_of(fl::global_pack{}, nine, load).slots);
+  planned const flat = plan_of(fl::balanced_hierarchy{.groups = 1}, nine, load);
+  CHECK(plan_of(fl::balanced_hierarchy{.groups = 8}, nine, load).slots == flat.slots);
+  CHECK(plan_of(fl::balanced_hierarchy{.groups = 25}, nine, load).slots == flat.slots);
+  CHECK(plan_of(fl::balanced_hierarchy{.groups = -1}, topology(9, 4), load).slots == flat.slots);
+  CHECK(std::find(flat.slots.begin(), flat.slots.end(), -1) == flat.slots.end());
   topology const four(8, 6, 2);
   planned const proved = plan_of(fl::balanced_hierarchy{.groups = 12}, four, load);
   planned const hurried = plan_of(fl::balanced_hierarchy{.groups = 12, .group_steps = 0}, four, load);
@@ -240,4 +248,19 @@ TEST_CASE("balanced_hierarchy falls back to one group, and reports a lower bound
   planned const moved = plan_of(fl::balanced_hierarchy{.groups = 6}, three, load);
   CHECK(moved.ended.status == status::ok);
   CHECK(pinned(three, 24, 6, moved.slots));
+}
+
+TEST_CASE("balanced_hierarchy with one group is closer to the bound than global_pack", "[place]") {
+  double searched = 0.0;
+  double packed = 0.0;
+  for (std::uint64_t number = 0; number < 20; ++number) {
+    auto const load = zipf_load(256, 1.0, 40 + number);
+    planned const one = plan_of(fl::balanced_hierarchy{.groups = 1}, topology(64, 5, 8), load);
+    planned const other = plan_of(fl::global_pack{}, topology(64, 5, 8), load);
+    REQUIRE(one.ended.bound == Approx(other.ended.bound));
+    searched += one.ended.value / one.ended.bound / 20;
+    packed += other.ended.value / other.ended.bound / 20;
+  }
+  CHECK(searched < 1.005);
+  CHECK(packed > 1.01);
 }

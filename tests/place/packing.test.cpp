@@ -216,6 +216,7 @@ TEST_CASE("the packing planners keep the laws", "[place][laws]") {
 
 TEST_CASE("balanced_pack keeps the laws", "[place][laws]") {
   CHECK(fl::laws::check_slot_assigner(fl::balanced_pack{}));
+  CHECK(fl::laws::check_slot_assigner(fl::balanced_pack{.exchanges = 50}));
   CHECK(fl::laws::check_slot_assigner(fl::balanced_pack{.repeats = repeats_on_a_rank::avoided}));
   CHECK(
       fl::laws::check_slot_assigner(fl::balanced_pack{.repeats = repeats_on_a_rank::forbidden}, {.may_refuse = true}));
@@ -242,6 +243,31 @@ TEST_CASE("balanced_pack after the numbers of global_pack is global_pack", "[pla
     REQUIRE(ids == whole.slots);
     REQUIRE(ended.value == whole.ended.value);
   }
+}
+
+TEST_CASE("exchanges make the heaviest rank of balanced_pack lighter, never heavier", "[place]") {
+  int lighter = 0;
+  for (int number = 0; number < 100; ++number) {
+    fl::laws::detail::whole_numbers draw(18, static_cast<std::uint64_t>(number));
+    topology const cluster(2 + draw.below(7), 3);
+    std::vector<index_t> const replicas(static_cast<std::size_t>(cluster.slots()), 1);
+    auto const load = random_load(cluster.slots(), 6, draw);
+    double values[2] = {};
+    double bound = 0.0;
+    for (index_t const exchanges : {0, 100}) {
+      std::vector<expert_id> slots(replicas.size());
+      fl::balanced_pack const assigner{.exchanges = exchanges};
+      fl::arena<> memory(assigner.workspace_bytes(cluster, cluster.slots()));
+      fl::workspace ws = memory.view();
+      report const ended = assigner.assign(cluster, load, replicas, slots, ws);
+      values[exchanges > 0 ? 1 : 0] = ended.value;
+      bound = ended.bound;
+    }
+    REQUIRE(values[1] <= values[0]);
+    REQUIRE(values[1] >= bound);
+    lighter += values[1] < values[0] ? 1 : 0;
+  }
+  CHECK(lighter > 40);
 }
 
 TEST_CASE("no rank gets an expert twice where that is asked for", "[place]") {

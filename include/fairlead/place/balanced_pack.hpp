@@ -3,9 +3,13 @@
 /// @file
 /// @brief Pack replicas whose numbers are given: by descending load, each to the lightest rank with room.
 #include <fairlead/concepts/slot_assigner.hpp>
+#include <fairlead/place/detail/pair_exchange.hpp>
 #include <fairlead/place/detail/share_plan.hpp>
 
 #include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
 
@@ -23,6 +27,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 struct balanced_pack {
   /// Whether a rank may hold two replicas of one expert.
   repeats_on_a_rank repeats = repeats_on_a_rank::allowed;
+  /// Exchanges of a replica of the heaviest rank for a lighter one of another, at most; only where repeats are allowed.
+  index_t exchanges = 0;
 
   /// @brief Decide on which rank each replica sits.
   /// @param cluster the cluster
@@ -31,11 +37,12 @@ struct balanced_pack {
   /// @param[out] slots expert of each slot. @shape{cluster.slots()}
   /// @param ws scratch of `workspace_bytes(cluster, experts)`
   /// @returns how it ended
-  /// @pre shapes fit, fewer than 2^31 slots (level 1); loads and numbers are not negative, loads add up to less than
-  /// 2^62
+  /// @pre shapes fit, fewer than 2^31 slots, exchanges not negative (level 1); loads and numbers are not negative,
+  /// loads add up to less than 2^62
   ///      (level 2)
-  /// @complexity O(experts log experts + slots log ranks), no allocation; `repeats` other than allowed: up to
-  ///             O(slots x slots)
+  /// @complexity O(experts log experts + slots log ranks + exchanges x slots x slots of a rank), no allocation;
+  /// `repeats`
+  ///             other than allowed: up to O(slots x slots)
   /// @determinism exact: equal on every rank
   report assign(topology const& cluster, std::span<index_t const> load, std::span<index_t const> replicas,
                 std::span<expert_id> slots, workspace& ws) const {
@@ -43,6 +50,7 @@ struct balanced_pack {
                      "the table needs a place for each slot", slots.size(), cluster.slots());
     FAIRLEAD_EXPECTS(load.size() == replicas.size(), "there is one number of replicas an expert", load.size(),
                      replicas.size());
+    FAIRLEAD_EXPECTS(exchanges >= 0, "the number of exchanges must not be negative", exchanges);
     std::fill(slots.begin(), slots.end(), expert_id::none);
     index_t sum = 0;
     for (index_t const count : replicas) {
@@ -75,7 +83,16 @@ struct balanced_pack {
     list.make();
     std::uint64_t largest = 0;
     if (repeats == repeats_on_a_rank::allowed) {
+      std::uint64_t const heaviest = s.weight[0];
       largest = detail::packing::pack_lightest(s, list.count, ranks);
+      if (exchanges > 0) {
+        for (std::uint32_t i = 0; i < n; ++i) { s.given[s.order[i]] = s.share[i]; }
+        std::uint64_t const goal =
+            std::max(heaviest, std::accumulate(s.weight, s.weight + list.count, std::uint64_t{0}) / ranks);
+        largest =
+            detail::packing::exchange_pairs(s, ranks, s.given, s.tree, goal, static_cast<std::uint64_t>(exchanges));
+        s.weight[0] = heaviest;
+      }
     } else {
       for (std::uint32_t i = 0; i < n; ++i) { s.given[s.order[i]] = s.share[i]; }
       largest = detail::packing::pack_distinct(s, list.count, ranks);

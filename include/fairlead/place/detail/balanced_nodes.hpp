@@ -72,8 +72,22 @@ class balanced_nodes {
     return true;
   }
 
+  // No groups: the whole cluster as one node.
+  void join_nodes() {
+    groups_ = 1;
+    nodes_ = 1;
+    scale();
+    g_.list[0] = 0;
+    g_.held[0] = 1;
+    g_.sum[0] = std::accumulate(scaled_, scaled_ + experts_, std::uint64_t{0});
+    g_.room[0] = cluster_.slots();
+    g_.hosts[0] = cluster_.hosting_ranks();
+    g_.first_rank[0] = 0;
+    g_.last_rank[0] = cluster_.ranks();
+    bound_ = {g_.sum[0], static_cast<std::uint64_t>(g_.hosts[0])};
+  }
+
   report plan(std::span<expert_id> next, index_t attempts, index_t closeness, index_t exchanges) {
-    std::fill(next.begin(), next.end(), expert_id::none);
     std::uint64_t const least = (bound_.load + bound_.ranks - 1) / bound_.ranks;
     // The heaviest node first: what it reaches is good enough for the others.
     std::iota(order_, order_ + nodes_, 0U);
@@ -91,6 +105,7 @@ class balanced_nodes {
       result.iterations +=
           plan_node(node, reached, attempts, static_cast<std::uint32_t>(exchanges), next, result.value);
     }
+    if (nodes_ == 1 && bound_.load > 0) { bound_ = std::max(bound_, {least_share_, 1}); }
     result.bound = std::min(result.value, bound_.value() * unit_);
     return result;
   }
@@ -134,6 +149,7 @@ class balanced_nodes {
     node_search search{s_,   n,          ranks,        static_cast<std::uint32_t>(g_.room[node]),
                        sum_, by_weight_, best_placed_, best_replicas_};
     index_t const tried = search.run(reached, attempts, exchanges);
+    least_share_ = search.least_share;
     if (total > 0) { reached = std::max(reached, search.best); }
     // The table, and loads of ranks from the loads as they were given.
     for (std::uint32_t b = 0; b < ranks; ++b) {
@@ -167,6 +183,7 @@ class balanced_nodes {
   std::uint32_t* best_placed_;
   std::uint32_t nodes_ = 0;
   rank_mean bound_;
+  std::uint64_t least_share_ = 0;
   double unit_ = 1.0;
 };
 

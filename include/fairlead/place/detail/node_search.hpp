@@ -2,7 +2,7 @@
 #pragma once
 /// @file
 /// @brief Replicas and ranks of one node together: numbers of replicas tried by packing them, then exchanged by pairs.
-#include <fairlead/place/detail/share_packing.hpp>
+#include <fairlead/place/detail/pair_exchange.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -23,6 +23,7 @@ struct node_search {
   std::uint32_t* best_placed;    // [slots of the cluster]
   std::uint32_t* best_replicas;  // [n]
   std::uint64_t best = ~std::uint64_t{0};
+  std::uint64_t least_share = 0;  // the smallest possible largest weight of a replica: no packing is lighter
 
   // Experts that weigh more than `threshold` get just as many replicas as bring them below it; the others share what is
   // left by the greedy rule. Returns whether the slots suffice.
@@ -59,66 +60,6 @@ struct node_search {
     return pack_lightest(s, filled, ranks);
   }
 
-  // Weights by slot and sums by rank; the list of weights is not needed any more.
-  void add_up() const noexcept {
-    for (std::uint32_t b = 0; b < ranks; ++b) {
-      sum[b] = 0;
-      for (std::uint32_t i = s.bins[b].first; i < s.bins[b].first + s.bins[b].room; ++i) {
-        s.weight[i] = s.share[s.placed[i]];
-        sum[b] += s.weight[i];
-      }
-    }
-  }
-  [[nodiscard]] std::uint32_t heaviest() const noexcept {
-    std::uint32_t at = 0;
-    for (std::uint32_t b = 1; b < ranks; ++b) { at = sum[b] > sum[at] ? b : at; }
-    return at;
-  }
-
-  // Exchanges a replica of the heaviest rank for a lighter one of another, such that the heavier of the two becomes as
-  // light as possible (or light enough), until that helps no more or `goal` is reached. Returns the largest sum.
-  std::uint64_t exchange(std::uint64_t goal, std::uint32_t limit) const noexcept {
-    add_up();
-    std::uint64_t const* const weight = s.weight;
-    for (std::uint32_t step = 0;; ++step) {
-      std::uint32_t const a = heaviest();
-      if (sum[a] <= goal || step == limit) { return sum[a]; }
-      std::uint32_t const a_begin = s.bins[a].first;
-      std::uint32_t const a_end = a_begin + s.bins[a].room;
-      std::uint64_t pair = sum[a];
-      std::uint32_t from = 0;
-      std::uint32_t to = 0;
-      std::uint32_t with = a;
-      for (std::uint32_t b = 0; b < ranks && pair > goal; ++b) {
-        if (b == a || (sum[a] + sum[b]) / 2 >= pair) { continue; }  // halving the difference is the most there is
-        std::uint32_t const b_begin = s.bins[b].first;
-        std::uint32_t const b_end = b_begin + s.bins[b].room;
-        std::uint64_t last = ~std::uint64_t{0};
-        for (std::uint32_t i = a_begin; i < a_end; ++i) {
-          if (weight[i] == last) { continue; }
-          last = weight[i];
-          std::uint64_t const rest = sum[a] - weight[i];
-          std::uint64_t const grown = sum[b] + weight[i];
-          for (std::uint32_t j = b_begin; j < b_end; ++j) {
-            std::uint64_t const heavier = std::max(rest + weight[j], grown - weight[j]);
-            if (heavier < pair) {
-              pair = heavier;
-              from = i;
-              to = j;
-              with = b;
-            }
-          }
-        }
-      }
-      if (with == a) { return sum[a]; }
-      std::uint64_t const difference = weight[from] - weight[to];
-      sum[a] -= difference;
-      sum[with] += difference;
-      std::swap(s.placed[from], s.placed[to]);
-      std::swap(s.weight[from], s.weight[to]);
-    }
-  }
-
   void keep(std::uint64_t value) {
     best = value;
     std::copy_n(s.replicas, n, best_replicas);
@@ -129,7 +70,7 @@ struct node_search {
   bool attempt(std::uint64_t threshold, std::uint64_t goal, std::uint32_t limit) {
     if (!count(threshold)) { return false; }
     static_cast<void>(pack());
-    std::uint64_t const value = exchange(goal, limit);
+    std::uint64_t const value = exchange_pairs(s, ranks, s.share, sum, goal, limit);
     if (value < best) { keep(value); }
     return true;
   }
@@ -151,7 +92,7 @@ struct node_search {
           ++s.replicas[to];
           ++packed;
           static_cast<void>(pack());
-          std::uint64_t const value = exchange(goal, limit);
+          std::uint64_t const value = exchange_pairs(s, ranks, s.share, sum, goal, limit);
           if (value >= best) { continue; }
           keep(value);
           better = true;
@@ -164,7 +105,11 @@ struct node_search {
   // Tries the greedy numbers, then thresholds, then single replicas, until one reaches `goal`. Returns how many it
   // packed; `best` is what it reached.
   index_t run(std::uint64_t goal, index_t attempts, std::uint32_t limit) {
-    static_cast<void>(attempt(~std::uint64_t{0} >> 2U, goal, limit));
+    static_cast<void>(count(~std::uint64_t{0} >> 2U));
+    for (std::uint32_t i = 0; i < n; ++i) { least_share = std::max(least_share, s.load[i] / s.replicas[i]); }
+    goal = std::max(goal, least_share);
+    static_cast<void>(pack());
+    keep(exchange_pairs(s, ranks, s.share, sum, goal, limit));
     index_t packed = 1;
     // From a bit below the goal down to where the slots run out, as most good ones are there; then those above.
     auto const part = [&](std::uint64_t of_32) {
