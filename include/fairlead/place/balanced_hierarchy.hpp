@@ -2,6 +2,7 @@
 #pragma once
 /// @file
 /// @brief Whole groups of experts to nodes, exactly, then replicas and ranks of each node chosen together.
+#include <fairlead/concepts/planner.hpp>
 #include <fairlead/place/detail/balanced_nodes.hpp>
 
 #include <algorithm>

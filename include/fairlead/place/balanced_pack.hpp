@@ -7,6 +7,7 @@
 #include <fairlead/place/detail/share_plan.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <numeric>
 #include <span>

@@ -6,6 +6,7 @@
 #include <fairlead/place/detail/share_plan.hpp>
 
 #include <algorithm>
+#include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
 

@@ -6,6 +6,7 @@
 #include <fairlead/place/global_pack.hpp>
 
 #include <algorithm>
+#include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
 

@@ -9,6 +9,7 @@
 #include <fairlead/place/detail/share_packing.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <span>
 
