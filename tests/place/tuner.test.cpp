@@ -579,6 +579,7 @@ TEST_CASE("layout_tuner keeps the laws of load planners, with every setting") {
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}}, sizes));
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}, .keep = false}, sizes));
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}, .changes = 5}, sizes));
+  CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}, .changes = 5, .parents = fl::change_parent::any}, sizes));
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = std::tuple{pile_up{}}, .changes = 3}, sizes));
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}, .objective = fl::layout_cost{.remainder = fl::even_remainder::divided}},
                                      {.ranks = 13, .ranks_per_node = 4, .experts = 7, .extra_slots = 40, .seed = 22}));
@@ -643,27 +644,40 @@ TEST_CASE("layout_tuner does not keep a table that lost an expert") {
 TEST_CASE("layout_tuner's random changes are reproducible, never hurt, and end when there is nothing to change") {
   dice draw(9);
   int better = 0;
-  for (int round = 0; round < 40; ++round) {
+  int seeds_differ = 0;
+  for (int round = 0; round < 60; ++round) {
     problem const p = some_problem(draw, fl::topology(9, 3, 4), 5 + draw.below(8), 400);
+    auto const parents = round % 2 == 0 ? fl::change_parent::best : fl::change_parent::any;
     std::vector<expert_id> first;
     std::vector<expert_id> second;
     std::vector<expert_id> plain;
-    fl::layout_tuner const tuner{.rules = all_rules{}, .changes = 12};
+    fl::layout_tuner const tuner{.rules = all_rules{}, .changes = 12, .parents = parents};
     auto const a = tune(tuner, p, {}, first);
     auto const b = tune(tuner, p, {}, second);
     auto const c = tune(fl::layout_tuner{.rules = all_rules{}}, p, {}, plain);
     CHECK(first == second);
     CHECK(a.winner == b.winner);
     CHECK(a.report.value <= c.report.value);
+    CHECK(a.report.value == cost_of(p, first));
     CHECK(a.report.iterations > c.report.iterations);
     better += a.report.value < c.report.value ? 1 : 0;
-    auto const other_seed = tune(fl::layout_tuner{.rules = all_rules{}, .changes = 12, .seed = 5}, p, {}, second);
+    CHECK((a.winner >= 3) == (a.report.value < c.report.value));
+    auto const other_seed =
+        tune(fl::layout_tuner{.rules = all_rules{}, .changes = 12, .parents = parents, .seed = 5}, p, {}, second);
     CHECK(other_seed.report.value <= c.report.value);
+    seeds_differ += first != second ? 1 : 0;
+    // A longer run of the same seed goes through the shorter one.
+    auto const longer = tune(fl::layout_tuner{.rules = all_rules{}, .changes = 30, .parents = parents}, p, {}, second);
+    CHECK(longer.report.value <= a.report.value);
+    // The table in use neither hides the climb nor is lost by it.
+    auto const kept = tune(tuner, p, second, plain);
+    CHECK(kept.report.value == std::min(longer.report.value, a.report.value));
   }
-  CHECK(better > 0);
+  CHECK(better > 10);
+  CHECK(seeds_differ > 10);
 
-  // One slot an expert: no other counts exist. Two experts and three slots: (2, 1) and (1, 2) only.
   std::vector<expert_id> next;
+  // One slot an expert: no other counts exist. Two experts and three slots: (2, 1) and (1, 2) only.
   problem const tight = some_problem(draw, fl::topology(4, 2, 2), 8, 50);
   CHECK(tune(fl::layout_tuner{.rules = all_rules{}, .changes = 1000}, tight, {}, next).report.iterations == 1);
   problem const pair = some_problem(draw, fl::topology(3, 1, 2), 2, 50);

@@ -13,6 +13,12 @@
 
 FAIRLEAD_NAMESPACE_BEGIN
 
+/// @brief Which counts a random change starts from.
+enum class change_parent {
+  best,  ///< those of the best table so far: changes climb
+  any    ///< a random earlier candidate: the published rule
+};
+
 /// @brief What `layout_tuner::tune` chose.
 struct layout_choice {
   /// `value` is the cost of the table, `bound` what no table beats (both @unit{s}), `iterations` the tables evaluated.
@@ -29,13 +35,15 @@ struct layout_choice {
 /// workspace; equal counts are evaluated once.
 ///
 /// With `keep` the table in use takes part, before all others: the new one is then never worse on this load, and an equal
-/// one moves nothing. `changes` asks for further candidates, each made from a random earlier one by moving one replica (or
-/// one for each node, if both counts are multiples of the nodes) from an expert to another. There may be fewer distinct
-/// counts than asked for, so that attempts are capped.
+/// one moves nothing. `changes` asks for further candidates, each made from an earlier one by moving one replica (or one for
+/// each node, if both counts are multiples of the nodes) from a random expert to another. There may be fewer distinct counts
+/// than asked for, so that attempts are capped. Changes cost as much time as rules do and find better tables where the even
+/// split, not the counts, is what keeps loads apart.
 /// @tparam Rules a `std::tuple` of models of `apportionment`
 /// @tparam Assigner a model of `slot_assigner`
 /// @tparam Objective a model of `layout_objective`
-/// @source{2602.11686, Algorithm 2} Candidates beyond the paper's two, and the table in use, are this library's choice.
+/// @source{2602.11686, Algorithm 2} Candidates beyond the paper's two, the table in use, and changes of the best counts are
+/// this library's choice.
 template <class Rules, class Assigner = spread_greedy, class Objective = layout_cost>
 struct layout_tuner {
   Rules rules;                    ///< the rules, in order of preference among equals
@@ -43,6 +51,7 @@ struct layout_tuner {
   Objective objective{};          ///< what a table costs
   bool keep = true;               ///< whether the table in use is a candidate
   index_t changes = 0;            ///< further candidates by random changes, >= 0
+  change_parent parents = change_parent::best;  ///< what they start from
   index_t attempts = 16;          ///< draws for each of them at most, >= 0
   std::uint64_t seed = 2333;      ///< seed of the changes
 

@@ -6,10 +6,8 @@
 #include <fairlead/place/detail/minimum_tree.hpp>
 #include <fairlead/place/detail/share_order.hpp>
 
-#include <algorithm>
-#include <bit>
-#include <cmath>
-#include <numeric>
+#include <cstdint>
+#include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
 

@@ -398,6 +398,7 @@ inline layout_traffic layout_cost::traffic(topology const& cluster, source_loads
                                            workspace& ws) const {
   FAIRLEAD_EXPECTS(static_cast<index_t>(slots.size()) == cluster.slots(), "one entry a slot of the cluster", slots.size(),
                    cluster.slots());
+  FAIRLEAD_EXPECTS(cluster.slots() < (index_t{1} << 28U), "the number of slots must be below 2^28", cluster.slots());
   FAIRLEAD_EXPECTS(static_cast<index_t>(rank_loads.size()) == cluster.ranks(), "one load a rank of the cluster",
                    rank_loads.size(), cluster.ranks());
   FAIRLEAD_EXPECTS(sources.node_sums.size() == static_cast<std::size_t>(cluster.nodes()) * sources.totals.size(),

@@ -74,12 +74,19 @@ layout_choice layout_tuner<Rules, Assigner, Objective>::tune(topology const& clu
   auto const other = ws.take<expert_id>(cluster.slots());
   index_t const nodes = detail::nodes_with_slots(cluster);
   layout_choice best{.report = {.status = status::infeasible, .bound = objective.bound(cluster, prepared)}, .cost = {}};
+  index_t made = 0;  // distinct counts so far
   // The best table and the one being tried take turns in two arrays.
   std::span<expert_id> leading = next;
   std::span<expert_id> trial = other;
+  index_t leading_counts = 0;  // the counts that made the best table apart from the one in use
+  double leading_cost = std::numeric_limits<double>::infinity();
   auto const judge = [&](std::span<expert_id const> slots, index_t candidate) {
     step_cost const cost = objective.cost(cluster, prepared, slots, ws);
     ++best.report.iterations;
+    if (candidate != kept && cost.total_s() < leading_cost) {
+      leading_cost = cost.total_s();
+      leading_counts = made - 1;
+    }
     if (best.winner != -1 && !(cost.total_s() < best.report.value)) { return false; }
     best.winner = candidate;
     best.cost = cost;
@@ -100,7 +107,6 @@ layout_choice layout_tuner<Rules, Assigner, Objective>::tune(topology const& clu
     if (complete && judge(now, kept)) { std::copy(now.begin(), now.end(), leading.begin()); }
   }
 
-  index_t made = 0;  // distinct counts so far
   auto const try_counts = [&](index_t candidate) {
     auto const mine = counts_of(made);
     for (index_t earlier = 0; earlier < made; ++earlier) {
@@ -127,7 +133,9 @@ layout_choice layout_tuner<Rules, Assigner, Objective>::tune(topology const& clu
   for (index_t change = 0; drawn_from_rules > 0 && change < changes; ++change) {
     for (index_t attempt = 0; attempt < attempts; ++attempt) {
       auto const words = philox::draw(seed, 0, draw++);
-      auto const parent = counts_of(philox::below(words[0], static_cast<std::uint32_t>(made)));
+      auto const parent = counts_of(parents == change_parent::best
+                                        ? leading_counts
+                                        : static_cast<index_t>(philox::below(words[0], static_cast<std::uint32_t>(made))));
       auto const mine = counts_of(made);
       std::copy(parent.begin(), parent.end(), mine.begin());
       if (detail::move_replicas(mine, nodes, words[1], words[2]) && try_counts(rule_count + change)) { break; }

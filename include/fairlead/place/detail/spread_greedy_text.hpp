@@ -4,6 +4,13 @@
 /// @brief How `spread_greedy` works.
 #include <fairlead/place/spread_greedy.hpp>
 
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
@@ -79,6 +86,8 @@ inline report spread_greedy::assign(topology const& cluster, std::span<index_t c
   FAIRLEAD_EXPECTS(load.size() == replicas.size(), "one load and one number of replicas an expert", load.size(),
                    replicas.size());
   FAIRLEAD_EXPECTS(static_cast<index_t>(slots.size()) == cluster.slots(), "one entry a slot of the cluster", slots.size(),
+                   cluster.slots());
+  FAIRLEAD_EXPECTS(cluster.slots() <= std::numeric_limits<std::int32_t>::max(), "the number of slots must be below 2^31",
                    cluster.slots());
   std::fill(slots.begin(), slots.end(), expert_id::none);
   index_t wanted = 0;
