@@ -16,12 +16,13 @@ FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
 // Copies flow expert -> group (its hosts on one node) -> rank -> sink. The first `want` copies on an arc to a rank gain
-// `rank_gain`, the first `group_want` on an arc to a group gain 1, all others nothing: concave, hence a flow problem in
-// whole numbers. rank_gain exceeds what a cycle can collect from groups, so the order is lexicographic.
+// `rank_gain`, the first `group_want` on an arc to a group gain `group_gain`, all others nothing: concave, hence a flow
+// problem in whole numbers. rank_gain exceeds what a cycle can collect from groups, so the order is lexicographic.
 //
 // Start: every arc carries exactly what it wants, which is optimal for what it carries. The rest (copies without local
 // host, and ranks above their limit) is pushed to the sink along cheapest paths: distances by label correction, then
-// depth-first pushes over arcs of a cheapest path until none is left, then new distances. Being optimal is kept throughout.
+// depth-first pushes over arcs of cheapest paths until none is left, then new distances. Being optimal is kept throughout.
+// Among paths of equal cost the ones with fewest arcs count as cheapest: without that, pushes wander (Dinic's idea).
 class near_flow {
  public:
   // Without node tier all hosts of an expert are one group.
@@ -49,8 +50,6 @@ class near_flow {
     expert_distance_ = ws.take<index_t>(experts_);
     queue_ = ws.take<std::int32_t>(ranks_);
     queued_ = ws.take<std::int32_t>(ranks_);
-    seen_ = ws.take<std::int32_t>(ranks_ + columns_ + experts_);
-    visited_ = ws.take<std::int32_t>(ranks_ + columns_ + experts_);
     compile();
   }
   [[nodiscard]] static std::size_t bytes(placement const& where, topology const& cluster) noexcept {
@@ -59,7 +58,7 @@ class near_flow {
     index_t const columns = where.replicas();
     auto const words = [](index_t count) { return workspace_bytes<std::int32_t>(count); };
     auto const longs = [](index_t count) { return workspace_bytes<index_t>(count); };
-    return 4 * words(columns) + words(columns + 1) + words(experts + 1) + words(ranks + 1) + 2 * words(ranks) + 2 * words(ranks + columns + experts) +
+    return 4 * words(columns) + words(columns + 1) + words(experts + 1) + words(ranks + 1) + 2 * words(ranks) +
            6 * longs(columns) + 2 * longs(experts) + 3 * longs(ranks) + longs(has_tiers(cluster) ? cluster.nodes() * experts : 0);
   }
 
@@ -69,10 +68,9 @@ class near_flow {
     while (left_ > 0) {
       measure();
       index_t const before = left_;
-      ++phase_;
-      for (index_t r = 0; r < ranks_; ++r) { drain(rank_excess_[at(r)], r, rank_distance_[at(r)], [&](index_t amount) { return push_rank(r, amount); }); }
-      for (index_t g = 0; g < groups_; ++g) { drain(group_excess_[at(g)], group_place(g), group_distance_[at(g)], [&](index_t amount) { return push_group(g, amount); }); }
-      for (index_t e = 0; e < experts_; ++e) { drain(expert_excess_[at(e)], expert_place(e), expert_distance_[at(e)], [&](index_t amount) { return push_expert(e, amount); }); }
+      for (index_t r = 0; r < ranks_; ++r) { drain(rank_excess_[at(r)], rank_distance_[at(r)], [&](index_t amount) { return push_rank(r, amount); }); }
+      for (index_t g = 0; g < groups_; ++g) { drain(group_excess_[at(g)], group_distance_[at(g)], [&](index_t amount) { return push_group(g, amount); }); }
+      for (index_t e = 0; e < experts_; ++e) { drain(expert_excess_[at(e)], expert_distance_[at(e)], [&](index_t amount) { return push_expert(e, amount); }); }
       if (left_ == before) { return false; }
     }
     return true;
@@ -84,7 +82,9 @@ class near_flow {
   [[nodiscard]] index_t pushes() const noexcept { return pushes_; }
 
  private:
-  static constexpr index_t far = std::numeric_limits<index_t>::max() / 4;
+  static constexpr index_t far = std::numeric_limits<index_t>::max() / 4;     // no way at all
+  static constexpr index_t closed = std::numeric_limits<index_t>::max() / 2;  // exhausted
+  static constexpr index_t hop = 1;                                           // what every arc costs beside its gain
   [[nodiscard]] static constexpr std::size_t at(index_t i) noexcept { return static_cast<std::size_t>(i); }
   // Nodes of one rank, or one node of all ranks, add nothing to ranks.
   [[nodiscard]] static bool has_tiers(topology const& cluster) noexcept { return cluster.nodes() > 1 && cluster.nodes() < cluster.ranks(); }
@@ -117,7 +117,9 @@ class near_flow {
   }
 
   void begin(load_view load, std::span<index_t const> totals, std::span<index_t const> limits) noexcept {
-    rank_gain_ = 4 * ranks_ + 8;
+    // A way without repetition has at most four arcs a rank: a gain outweighs all hops, a local copy all groups.
+    group_gain_ = 4 * ranks_ + 8;
+    rank_gain_ = group_gain_ * group_gain_;
     if (two_tiers_) {
       auto const nodes = cluster_.node_offsets();
       for (index_t node = 0; node < cluster_.nodes(); ++node) {
@@ -166,17 +168,14 @@ class near_flow {
       rank_excess_[at(r)] -= stays;
       left_ += rank_excess_[at(r)];
     }
-    phase_ = 0;
-    stamp_ = 0;
     pushes_ = 0;
-    std::fill(seen_.begin(), seen_.end(), 0);
   }
 
   // Cost of one copy more, or one less, on an arc.
-  [[nodiscard]] index_t more(index_t c) const noexcept { return flow_[at(c)] < want_[at(c)] ? -rank_gain_ : 0; }
-  [[nodiscard]] index_t less(index_t c) const noexcept { return flow_[at(c)] <= want_[at(c)] ? rank_gain_ : 0; }
-  [[nodiscard]] index_t group_more(index_t g) const noexcept { return group_flow_[at(g)] < group_want_[at(g)] ? -1 : 0; }
-  [[nodiscard]] index_t group_less(index_t g) const noexcept { return group_flow_[at(g)] <= group_want_[at(g)] ? 1 : 0; }
+  [[nodiscard]] index_t more(index_t c) const noexcept { return hop - (flow_[at(c)] < want_[at(c)] ? rank_gain_ : 0); }
+  [[nodiscard]] index_t less(index_t c) const noexcept { return hop + (flow_[at(c)] <= want_[at(c)] ? rank_gain_ : 0); }
+  [[nodiscard]] index_t group_more(index_t g) const noexcept { return hop - (group_flow_[at(g)] < group_want_[at(g)] ? group_gain_ : 0); }
+  [[nodiscard]] index_t group_less(index_t g) const noexcept { return hop + (group_flow_[at(g)] <= group_want_[at(g)] ? group_gain_ : 0); }
   // How many copies keep that cost.
   [[nodiscard]] static index_t room_up(index_t flow, index_t want) noexcept { return flow < want ? want - flow : far; }
   [[nodiscard]] static index_t room_down(index_t flow, index_t want) noexcept { return flow > want ? flow - want : flow; }
@@ -194,7 +193,7 @@ class near_flow {
     waiting_ = 0;
     for (index_t r = 0; r < ranks_; ++r) {
       rank_distance_[at(r)] = far;
-      if (room_[at(r)] > 0) { shorten_rank(r, 0); }
+      if (room_[at(r)] > 0) { shorten_rank(r, hop); }
     }
     while (waiting_ > 0) {
       index_t const r = queue_[at(head_)];
@@ -232,80 +231,68 @@ class near_flow {
     }
   }
 
-  // A place of the search: ranks, then groups, then experts.
-  [[nodiscard]] index_t group_place(index_t g) const noexcept { return ranks_ + g; }
-  [[nodiscard]] index_t expert_place(index_t e) const noexcept { return ranks_ + columns_ + e; }
-  [[nodiscard]] bool is_open(index_t place) const noexcept { return seen_[at(place)] != stamp_ && seen_[at(place)] != -phase_; }
-  void visit(index_t place) noexcept {
-    seen_[at(place)] = stamp_;
-    visited_[at(visits_++)] = static_cast<std::int32_t>(place);
-  }
-
-  // Pushes from one place until nothing more fits. What a failed search has visited is closed for the rest of the phase:
-  // all of it is cut off from the sink, and as no later push goes through it, it stays so.
+  // Pushes from one place until nothing more fits.
   template <class Push>
-  void drain(index_t& excess, index_t place, index_t distance, Push const& push) {
-    while (excess > 0 && distance < far && seen_[at(place)] != -phase_) {
-      ++stamp_;
-      visits_ = 0;
+  void drain(index_t& excess, index_t distance, Push const& push) {
+    while (excess > 0 && distance < far) {
       index_t const sent = push(excess);
-      if (sent == 0) {
-        for (index_t i = 0; i < visits_; ++i) { seen_[at(visited_[at(i)])] = -phase_; }
-        return;
-      }
+      if (sent == 0) { return; }
       excess -= sent;
       left_ -= sent;
       ++pushes_;
     }
   }
 
+  // Arcs of shortest ways form no cycle, and a push makes none of them: what is exhausted stays so for the phase.
   [[nodiscard]] index_t push_rank(index_t r, index_t amount) {
-    visit(r);
+    index_t& distance = rank_distance_[at(r)];
     index_t sent = 0;
-    index_t const distance = rank_distance_[at(r)];
-    if (distance == 0 && room_[at(r)] > 0) {
+    if (distance == hop && room_[at(r)] > 0) {
       sent = std::min(amount, room_[at(r)]);
       room_[at(r)] -= sent;
     }
     for (index_t i = rank_first_[at(r)]; sent < amount && i < rank_first_[at(r) + 1]; ++i) {
       index_t const c = rank_columns_[at(i)];
       index_t const g = group_of_[at(c)];
-      if (flow_[at(c)] == 0 || !is_open(group_place(g)) || group_distance_[at(g)] + less(c) != distance) { continue; }
+      if (flow_[at(c)] == 0 || group_distance_[at(g)] + less(c) != distance) { continue; }
       index_t const moved = push_group(g, std::min(amount - sent, room_down(flow_[at(c)], want_[at(c)])));
       flow_[at(c)] -= moved;
       sent += moved;
     }
+    if (sent < amount) { distance = closed; }
     return sent;
   }
   [[nodiscard]] index_t push_group(index_t g, index_t amount) {
-    visit(group_place(g));
+    index_t& distance = group_distance_[at(g)];
     index_t sent = 0;
-    index_t const distance = group_distance_[at(g)];
     for (index_t c = group_first_[at(g)]; sent < amount && c < group_first_[at(g) + 1]; ++c) {
       index_t const r = rank_of_[at(c)];
-      if (r < 0 || !is_open(r) || rank_distance_[at(r)] + more(c) != distance) { continue; }
+      if (r < 0 || rank_distance_[at(r)] + more(c) != distance) { continue; }
       index_t const moved = push_rank(r, std::min(amount - sent, room_up(flow_[at(c)], want_[at(c)])));
       flow_[at(c)] += moved;
       sent += moved;
     }
-    if (sent == amount || !has_siblings(g)) { return sent; }
-    index_t const e = group_expert_[at(g)];
-    if (group_flow_[at(g)] > 0 && is_open(expert_place(e)) && expert_distance_[at(e)] + group_less(g) == distance) {
-      index_t const moved = push_expert(e, std::min(amount - sent, room_down(group_flow_[at(g)], group_want_[at(g)])));
-      group_flow_[at(g)] -= moved;
-      sent += moved;
+    if (sent < amount && group_flow_[at(g)] > 0 && has_siblings(g)) {
+      index_t const e = group_expert_[at(g)];
+      if (expert_distance_[at(e)] + group_less(g) == distance) {
+        index_t const moved = push_expert(e, std::min(amount - sent, room_down(group_flow_[at(g)], group_want_[at(g)])));
+        group_flow_[at(g)] -= moved;
+        sent += moved;
+      }
     }
+    if (sent < amount) { distance = closed; }
     return sent;
   }
   [[nodiscard]] index_t push_expert(index_t e, index_t amount) {
-    visit(expert_place(e));
+    index_t& distance = expert_distance_[at(e)];
     index_t sent = 0;
     for (index_t g = expert_group_[at(e)]; sent < amount && g < expert_group_[at(e) + 1]; ++g) {
-      if (!is_open(group_place(g)) || group_distance_[at(g)] + group_more(g) != expert_distance_[at(e)]) { continue; }
+      if (group_distance_[at(g)] + group_more(g) != distance) { continue; }
       index_t const moved = push_group(g, std::min(amount - sent, room_up(group_flow_[at(g)], group_want_[at(g)])));
       group_flow_[at(g)] += moved;
       sent += moved;
     }
+    if (sent < amount) { distance = closed; }
     return sent;
   }
 
@@ -313,12 +300,11 @@ class near_flow {
   topology const& cluster_;
   bool two_tiers_;
   index_t ranks_, experts_, columns_;
-  index_t groups_ = 0, left_ = 0, rank_gain_ = 0, head_ = 0, waiting_ = 0, pushes_ = 0, visits_ = 0;
-  std::int32_t stamp_ = 0, phase_ = 0;
+  index_t groups_ = 0, left_ = 0, rank_gain_ = 0, group_gain_ = 0, head_ = 0, waiting_ = 0, pushes_ = 0;
   std::span<std::int32_t> rank_of_, group_of_, group_first_, group_expert_, expert_group_, rank_first_, rank_columns_;
   std::span<index_t> flow_, want_, group_flow_, group_want_, group_excess_, expert_excess_, rank_excess_, room_, node_loads_;
   std::span<index_t> rank_distance_, group_distance_, expert_distance_;
-  std::span<std::int32_t> queue_, queued_, seen_, visited_;
+  std::span<std::int32_t> queue_, queued_;
 };
 
 }  // namespace detail
