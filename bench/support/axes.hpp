@@ -198,6 +198,63 @@ inline constexpr std::array<layout_case, 20> layout_cases{
      {512, 32, 4, false, false}, {512, 32, 8, false, false},  {512, 32, 16, false, false}, {1024, 32, 1, false, false},
      {1024, 32, 2},              {1024, 32, 4, false, false}, {1024, 32, 8, false, false}, {1024, 32, 16}}};
 
+/// Sizes of a choice of numbers of replicas.
+struct count_case {
+  index_t experts;    ///< experts
+  index_t slots;      ///< slots of all ranks
+  bool quick = true;  ///< whether short runs hold it
+  /// "64x4096"
+  [[nodiscard]] std::string name() const { return text_of(experts, "x", slots); }
+};
+/// Numbers of replicas: scarce and plentiful slots, and one very large cluster.
+inline constexpr std::array<count_case, 5> count_cases{{{64, 128}, {64, 4096}, {256, 288}, {256, 4096}, {8192, 32768, false}}};
+
+/// Sizes of a placement with two replicas of every expert.
+struct graph_case {
+  index_t ranks;          ///< ranks
+  index_t slots;          ///< slots of a rank
+  bool enumerated = true; ///< few enough ranks to look at all sets of them
+  /// "8x4"
+  [[nodiscard]] std::string name() const { return text_of(ranks, "x", slots); }
+};
+/// Graphs: the four of the paper, one too large to look at all sets of ranks.
+inline constexpr std::array<graph_case, 5> graph_cases{{{8, 2}, {8, 4}, {8, 8}, {16, 4}, {256, 8, false}}};
+/// Ranks of which all sets are looked at; four slots each.
+inline constexpr std::array<index_t, 4> enumerated_ranks{8, 12, 16, 20};
+
+/// Sizes of a placement that is to survive failures.
+struct resilience_case {
+  index_t nodes;    ///< nodes
+  index_t slots;    ///< slots of a node
+  index_t experts;  ///< experts
+  double skew;      ///< exponent of the Zipf law of their loads
+  /// "N10_c6_E8_s0"
+  [[nodiscard]] std::string name() const { return text_of("N", nodes, "_c", slots, "_E", experts, "_s", skew); }
+};
+/// Resilience: the three models of the paper on ten nodes, even and skewed, and a larger cluster.
+inline constexpr std::array<resilience_case, 6> resilience_cases{
+    {{10, 6, 8, 0.0}, {10, 6, 8, 1.0}, {10, 6, 12, 1.0}, {10, 6, 16, 1.0}, {16, 4, 32, 1.0}, {64, 4, 64, 1.0}}};
+
+/// Sizes of a re-planning of all layers of a model.
+struct packing_case {
+  index_t layers;     ///< layers planned together
+  index_t experts;    ///< experts of a layer
+  index_t slots;      ///< slots of all ranks
+  index_t ranks;      ///< ranks
+  index_t nodes;      ///< nodes; 1 = without groups
+  index_t groups;     ///< groups of experts that stay on a node
+  bool quick = true;  ///< whether short runs hold it
+  /// "58x256x288x32"
+  [[nodiscard]] std::string name() const { return text_of(layers, "x", experts, "x", slots, "x", ranks); }
+};
+/// Re-planning of the size that DeepSeek-V3 is served with, and its larger and smaller clusters.
+inline constexpr std::array<packing_case, 6> packing_cases{{{58, 256, 288, 32, 4, 8},
+                                                            {58, 256, 320, 64, 8, 8},
+                                                            {58, 256, 512, 128, 8, 8},
+                                                            {58, 256, 288, 8, 1, 1, false},
+                                                            {58, 256, 288, 144, 1, 1, false},
+                                                            {58, 256, 320, 320, 1, 1, false}}};
+
 }  // namespace axes
 
 /// @brief Fill with standard normal numbers.
