@@ -121,6 +121,31 @@ numbers by_node_loops(numbers const& load, index_t slots, index_t nodes) {
   return r;
 }
 
+// Busiest first: one by one inside the group, then among the others, then beyond the limit.
+numbers busiest_first_loops(numbers const& load, index_t slots, index_t most, index_t limit) {
+  std::vector<std::size_t> order(load.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return load[a] > load[b]; });
+  std::size_t const first = std::min(static_cast<std::size_t>(most), load.size());
+  numbers r(load.size(), 1);
+  auto used = static_cast<index_t>(load.size());
+  for (int group = 0; group < 3; ++group) {
+    std::vector<bool> member(load.size(), group == 2);
+    for (std::size_t i = 0; i < order.size() && group < 2; ++i) { member[order[i]] = (i < first) == (group == 0); }
+    index_t const cap = group < 2 && limit > 0 ? limit : std::numeric_limits<index_t>::max();
+    while (used < slots) {
+      std::size_t best = load.size();
+      for (std::size_t e = 0; e < load.size(); ++e) {
+        if (member[e] && r[e] < cap && (best == load.size() || more_per_replica(load[e], r[e], load[best], r[best]))) { best = e; }
+      }
+      if (best == load.size()) { break; }
+      ++r[best];
+      ++used;
+    }
+  }
+  return r;
+}
+
 // Loads of many kinds; never none at all.
 numbers draw_load(std::uint64_t number, index_t most_experts, index_t largest) {
   fl::laws::detail::whole_numbers draw(77, number);
@@ -345,6 +370,17 @@ TEST_CASE("top_load_slots copies the busiest experts to every rank if they fit",
   CHECK(apportion(fl::top_load_slots{.most = 1, .per_expert = 2}, {0, 9, 0, 0}, 7) == numbers{2, 2, 2, 1});
   CHECK(apportion(fl::top_load_slots{.most = 4, .per_expert = 2}, {1, 1, 1, 9}, 11) == numbers{2, 2, 2, 5});
   CHECK_THROWS_AS(apportion(fl::top_load_slots{.most = -1}, {1, 2}, 4), fl::contract_violation);
+}
+
+TEST_CASE("top_load_slots ends as if replicas were handed out one by one", "[place]") {
+  for (std::uint64_t number = 0; number < 3000; ++number) {
+    numbers const load = draw_load(number, number % 2 == 0 ? 9 : 50, 1000);
+    index_t const slots = draw_slots(number, load);
+    auto const most = static_cast<index_t>(number % 12);
+    auto const limit = static_cast<index_t>(number % 5 == 0 ? 0 : 1 + number % 17);
+    INFO("case " << number << ", " << load.size() << " experts, " << slots << " slots, " << most << " at most " << limit);
+    REQUIRE(apportion(fl::top_load_slots{.most = most, .per_expert = limit}, load, slots) == busiest_first_loops(load, slots, most, limit));
+  }
 }
 
 TEST_CASE("overlap_degree counts the experts that fit into the time of other work", "[place]") {

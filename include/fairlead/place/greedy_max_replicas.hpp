@@ -14,8 +14,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// No counts with the same sum have a smaller largest load of a replica: the one for replicas that share their expert's
 /// load evenly, and the best start for flow schedulers. An expert without load keeps one replica. The result is that of
 /// handing out one by one, but most are handed out at once: with t = total / budget, floor(load / t) quotients of an
-/// expert are at or above t, and those of all experts fit the budget; a heap gives out the rest, fewer than there are
-/// experts. Quotients are compared exactly, where EPLB compares them in fp32: its counts may differ on near ties.
+/// expert are at or above t, and those of all experts fit the budget; a heap of the few experts that can still come gives
+/// out the rest. Quotients are compared exactly, where EPLB compares them in fp32: its counts may differ on near ties.
 /// @source{2602.11686, LAER-MoE, algorithm 4; EPLB, replicate_experts; MicroMoE, asymmetric placement}
 struct greedy_max_replicas {
   /// @brief Decide the counts.
@@ -24,8 +24,8 @@ struct greedy_max_replicas {
   /// @param nodes not used
   /// @param[out] replicas counts that add up to `slots`, each >= 1. @shape{experts}
   /// @param ws at least `workspace_bytes(experts, slots)`
-  /// @returns ok, `value` the largest load of a replica, which is the least possible; `iterations` replicas given out by the
-  ///          heap; `status::infeasible` with zero counts if slots < experts
+  /// @returns ok, `value` the largest load of a replica, which is the least possible; `status::infeasible` with zero counts if
+  ///          slots < experts
   /// @throws contract_violation (level 1) on wrong sizes, (level 2) on bad loads
   /// @complexity O(experts log experts) time whatever the slots, no allocation
   /// @determinism exact integers: equal on every rank

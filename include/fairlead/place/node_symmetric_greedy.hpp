@@ -25,8 +25,7 @@ struct node_symmetric_greedy {
   /// @param nodes number of nodes that the slots are spread over; less than 1 counts as 1
   /// @param[out] replicas counts that add up to `slots`, each >= 1. @shape{experts}
   /// @param ws at least `workspace_bytes(experts, slots)`
-  /// @returns ok, `value` the largest load of a replica; `iterations` replicas that whole steps left over;
-  ///          `status::infeasible` with zero counts if slots < experts
+  /// @returns ok, `value` the largest load of a replica; `status::infeasible` with zero counts if slots < experts
   /// @throws contract_violation (level 1) on wrong sizes, (level 2) on bad loads
   /// @complexity O(experts log experts) time where nodes x experts <= slots, else O(slots log experts); no allocation
   /// @determinism exact integers: equal on every rank
@@ -38,25 +37,28 @@ struct node_symmetric_greedy {
     auto const experts = static_cast<index_t>(load.size());
     auto const candidates = ws.take<counting::candidate>(experts);
     index_t const step = std::max<index_t>(nodes, 1);
-    index_t left = 0;
     if (slots / step >= experts) {
       // Everybody has one on each node: whole steps are the plain rule with `step` slots as one.
       auto const trial = ws.take<index_t>(experts);
-      index_t const units = counting::start_counts<counting::by_replicas>(load, begun.size, slots / step - experts, replicas, trial);
-      counting::gather(load, replicas, candidates);
-      (void)counting::grow<counting::by_replicas>(candidates, units);
-      for (counting::candidate& item : candidates) { item.replicas *= step; }
-      left = slots % step;
+      (void)counting::hand_out<counting::by_replicas>(load, begun.size, slots / step - experts, counting::no_limit, replicas, trial, candidates);
+      for (index_t& count : replicas) { count *= step; }
+      if (slots % step > 0) {
+        counting::gather(load, replicas, candidates);
+        (void)counting::grow<counting::by_replicas>(candidates, slots % step);
+        counting::scatter(candidates, replicas);
+      }
     } else {
+      // Nobody has to leave the heap for good: somebody is below one a node as long as slots are left.
       std::fill(replicas.begin(), replicas.end(), index_t{1});
       counting::gather(load, replicas, candidates);
-      left = counting::by_replicas::fits(begun.size.largest, slots)
-                 ? grow_in_steps(candidates, slots - experts, step, counting::preferred<counting::by_replicas, true>{})
-                 : grow_in_steps(candidates, slots - experts, step, counting::preferred<counting::by_replicas, false>{});
+      if (counting::by_replicas::fits(begun.size.largest, slots)) {
+        grow_in_steps(candidates, slots - experts, step, counting::preferred<counting::by_replicas, true>{});
+      } else {
+        grow_in_steps(candidates, slots - experts, step, counting::preferred<counting::by_replicas, false>{});
+      }
+      counting::scatter(candidates, replicas);
     }
-    (void)counting::grow<counting::by_replicas>(candidates, left);
-    counting::scatter(candidates, replicas);
-    return {.iterations = left, .value = counting::largest_share(load, replicas)};
+    return {.value = counting::largest_share(load, replicas)};
   }
   /// @param experts number of experts
   /// @param slots not used
@@ -69,7 +71,7 @@ struct node_symmetric_greedy {
  private:
   // One replica below one a node, `step` replicas from there on; whoever cannot grow any more leaves the heap.
   template <class Order>
-  static index_t grow_in_steps(std::span<detail::counting::candidate> heap, index_t budget, index_t step, Order before) noexcept {
+  static void grow_in_steps(std::span<detail::counting::candidate> heap, index_t budget, index_t step, Order before) noexcept {
     detail::counting::build(heap, before);
     while (budget > 0 && !heap.empty()) {
       detail::counting::candidate top = heap.front();
@@ -85,7 +87,6 @@ struct node_symmetric_greedy {
         if (!heap.empty()) { detail::counting::sink(heap, 0, last, before); }
       }
     }
-    return budget;
   }
 };
 static_assert(apportionment<node_symmetric_greedy>);

@@ -42,7 +42,8 @@ struct top_load_slots {
   /// @param ws at least `workspace_bytes(experts, slots)`
   /// @returns ok, `value` the largest load of a replica; `status::infeasible` with zero counts if slots < experts
   /// @throws contract_violation (level 1) on wrong sizes or negative fields, (level 2) on bad loads
-  /// @complexity O((experts + slots) log experts) time, no allocation
+  /// @complexity O(experts log experts) time while `per_expert` limits nobody, at most O((experts + slots) log experts); no
+  ///             allocation
   /// @determinism exact integers: equal on every rank
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
     (void)nodes;
@@ -52,18 +53,33 @@ struct top_load_slots {
     if (begun.settled) { return begun.ended; }
     workspace::scope const scope(ws);
     auto const experts = static_cast<index_t>(load.size());
+    auto const flags = ws.take<index_t>(experts);
+    auto const loads = ws.take<index_t>(experts);
+    auto const counts = ws.take<index_t>(experts);
+    auto const trial = ws.take<index_t>(experts);
     auto const candidates = ws.take<counting::candidate>(experts);
-    std::fill(replicas.begin(), replicas.end(), index_t{1});
-    counting::gather(load, replicas, candidates);
-    index_t const first = std::min(most, experts);
-    std::nth_element(candidates.begin(), candidates.begin() + first, candidates.end(),
-                     counting::preferred<counting::by_replicas, true>{});  // counts are equal: by load, then by id
-    index_t const limit = per_expert == 0 ? 2 * counting::most_slots : per_expert;
+    std::fill(flags.begin(), flags.end(), index_t{0});
+    counting::step_largest(load, std::min(most, experts), 1, flags);
+    index_t const limit = per_expert == 0 ? counting::no_limit : per_expert;
     index_t left = slots - experts;
-    left = counting::grow<counting::by_replicas>(candidates.first(static_cast<std::size_t>(first)), left, limit);
-    left = counting::grow<counting::by_replicas>(candidates.subspan(static_cast<std::size_t>(first)), left, limit);
-    left = counting::grow<counting::by_replicas>(candidates, left);
-    counting::scatter(candidates, replicas);
+    for (index_t const group : {1, 0}) {  // the busiest first; in the order of ids, which decide ties
+      std::size_t size = 0;
+      for (std::size_t e = 0; e < load.size(); ++e) {
+        if (flags[e] == group) { loads[size++] = load[e]; }
+      }
+      std::span<index_t const> const members = loads.first(size);
+      left = counting::hand_out<counting::by_replicas>(members, counting::measure(members), left, limit, counts.first(size),
+                                                       trial.first(size), candidates.first(size));
+      std::size_t next = 0;
+      for (std::size_t e = 0; e < load.size(); ++e) {
+        if (flags[e] == group) { replicas[e] = counts[next++]; }
+      }
+    }
+    if (left > 0) {
+      counting::gather(load, replicas, candidates);
+      (void)counting::grow<counting::by_replicas>(candidates, left);
+      counting::scatter(candidates, replicas);
+    }
     return {.value = counting::largest_share(load, replicas)};
   }
   /// @param experts number of experts
@@ -71,7 +87,7 @@ struct top_load_slots {
   /// @returns scratch bytes of `apportion`
   [[nodiscard]] constexpr std::size_t workspace_bytes(index_t experts, index_t slots) const noexcept {
     (void)slots;
-    return fairlead::workspace_bytes<detail::counting::candidate>(experts);
+    return 4 * fairlead::workspace_bytes<index_t>(experts) + fairlead::workspace_bytes<detail::counting::candidate>(experts);
   }
 };
 static_assert(apportionment<top_load_slots>);

@@ -36,14 +36,14 @@ struct load_size {
   return size;
 }
 
-// floor(load * factor / total), and what is left over if Remainder. 0 <= factor < 2^36, total > 0.
+// floor(load * factor / total), and what is left over if Remainder. 0 <= factor < 2^42, total > 0.
 template <bool Remainder>
 void divide(std::span<index_t const> load, load_size size, index_t factor, index_t* quotient, index_t* remainder) {
   constexpr index_t half = index_t{1} << 62;
   index_t const total = size.total;
   std::size_t const experts = load.size();
   if (total <= half && (factor == 0 || size.largest <= half / factor)) {
-    // A quotient below 2^37 from fp64 is at most one off, and exact remainders tell in which direction; vectorises.
+    // A quotient below 2^43 from fp64 is at most one off, and exact remainders tell in which direction; vectorises.
     double const scale = static_cast<double>(factor) / static_cast<double>(total);
     for (std::size_t e = 0; e < experts; ++e) {
       index_t const near = static_cast<index_t>(static_cast<double>(load[e]) * scale);

@@ -82,6 +82,8 @@ struct by_geometric_mean {
   static constexpr index_t most(index_t x) noexcept { return x > 3 ? (x - 3) / 8 : 0; }
 };
 
+inline constexpr index_t no_limit = 2 * most_slots;
+
 struct candidate {
   index_t load;
   index_t replicas;
@@ -144,7 +146,7 @@ template <class Order>
 // Hands out `budget` replicas, at most `limit` an expert; returns how many nobody could take. The order of `candidates`
 // changes.
 template <class Divisor>
-[[nodiscard]] index_t grow(std::span<candidate> candidates, index_t budget, index_t limit = 2 * most_slots) noexcept {
+[[nodiscard]] index_t grow(std::span<candidate> candidates, index_t budget, index_t limit = no_limit) noexcept {
   if (budget == 0) { return 0; }
   index_t largest = 0;
   index_t most = 0;
@@ -156,39 +158,73 @@ template <class Divisor>
                                                : grow_in_order(candidates, budget, limit, preferred<Divisor, false>{});
 }
 
-// Counts from 1 on that are certainly handed out before `budget` runs out: all quotients at or above a threshold, as long
-// as they are not more than the budget. The threshold is lowered a few times, as the last one left room. What is handed
-// out next is what it would have been: the best of the rest. `trial` is scratch. Needs a load. Returns what is left.
-template <class Divisor>
-[[nodiscard]] index_t start_counts(std::span<index_t const> load, load_size size, index_t budget, std::span<index_t> replicas,
-                                   std::span<index_t> trial) noexcept {
-  constexpr int passes = 3;
-  std::fill(replicas.begin(), replicas.end(), index_t{1});
-  index_t left = budget;
-  index_t steps = Divisor::steps * budget;
-  for (int pass = 0; pass < passes && left > 0; ++pass) {
-    divide<false>(load, size, steps, trial.data(), nullptr);
-    index_t most = 0;
-    index_t taken = 0;
-    for (index_t const x : trial) {
-      most += Divisor::most(x);
-      taken += Divisor::taken(x);
-    }
-    if (most > budget) { break; }
-    for (std::size_t e = 0; e < trial.size(); ++e) { replicas[e] = 1 + Divisor::taken(trial[e]); }
-    left = budget - taken;
-    // Not all of the room: one quotient too many, and the pass was for nothing.
-    steps += Divisor::steps * (budget - most) * 7 / 8;
-    if (most == budget) { break; }
-  }
-  return left;
-}
-
 inline void gather(std::span<index_t const> load, std::span<index_t const> replicas, std::span<candidate> candidates) noexcept {
   for (std::size_t e = 0; e < load.size(); ++e) { candidates[e] = {load[e], replicas[e], static_cast<index_t>(e)}; }
 }
 inline void scatter(std::span<candidate const> candidates, std::span<index_t> replicas) noexcept {
   for (candidate const& item : candidates) { replicas[static_cast<std::size_t>(item.expert)] = item.replicas; }
+}
+
+// Hands out `budget` replicas beyond one each, at most `limit` an expert in all; returns how many nobody could take.
+// Equal to handing them out one by one, but only the last few go through a heap. All quotients at or above a threshold go
+// first if they are not more than the budget: whoever comes next is then the best of the rest, as it would have been. A few
+// passes lower that threshold. A second, lower one with at least `budget` quotients says who may still come: nobody below
+// it. `trial` and `candidates` are scratch. @shape{experts}
+template <class Divisor>
+[[nodiscard]] index_t hand_out(std::span<index_t const> load, load_size size, index_t budget, index_t limit,
+                               std::span<index_t> replicas, std::span<index_t> trial, std::span<candidate> candidates) noexcept {
+  auto const experts = static_cast<index_t>(load.size());
+  index_t const most_more = limit - 1;
+  if (experts == 0 || most_more <= budget / experts) {
+    std::fill(replicas.begin(), replicas.end(), limit);
+    return budget - experts * most_more;
+  }
+  if (size.total == 0) {
+    spread_evenly(experts + budget, replicas);
+    return 0;
+  }
+  std::fill(replicas.begin(), replicas.end(), index_t{1});
+  struct sums {
+    index_t taken;
+    index_t most;
+  };
+  auto const count = [&](index_t steps) {
+    divide<false>(load, size, steps, trial.data(), nullptr);
+    sums result{0, 0};
+    for (index_t const x : trial) {
+      result.taken += std::min(Divisor::taken(x), most_more);
+      result.most += std::min(Divisor::most(x), most_more);
+    }
+    return result;
+  };
+  index_t left = budget;
+  index_t base = 0;  // the steps that the counts are from
+  bool bounded = false;
+  index_t more = Divisor::steps * budget;
+  for (int pass = 0; pass < 4 && left > experts / 16 && left > 0; ++pass) {
+    sums const now = count(base + more);
+    if (now.most > budget) {
+      bounded = now.taken >= budget;
+      break;
+    }
+    for (std::size_t e = 0; e < trial.size(); ++e) { replicas[e] = 1 + std::min(Divisor::taken(trial[e]), most_more); }
+    base += more;
+    left = budget - now.taken;
+    if (now.most == budget) { break; }
+    more = std::max<index_t>(Divisor::steps * (budget - now.most) * 7 / 8, 1);  // not all of the room: one too many is no use
+  }
+  if (left == 0) { return 0; }
+  more = Divisor::steps * (2 * left + 4);
+  for (int pass = 0; pass < 4 && !bounded; ++pass, more *= 3) { bounded = count(base + more).taken >= budget; }
+  std::size_t open = 0;
+  for (std::size_t e = 0; e < load.size(); ++e) {
+    candidates[open] = {load[e], replicas[e], static_cast<index_t>(e)};
+    index_t const most = bounded ? std::min(Divisor::most(trial[e]), most_more) : most_more;
+    open += most >= replicas[e] ? 1U : 0U;
+  }
+  left = grow<Divisor>(candidates.first(open), left, limit);
+  scatter(candidates.first(open), replicas);
+  return left;
 }
 
 // The whole rule with at least one replica an expert.
@@ -199,14 +235,9 @@ template <class Divisor>
   workspace::scope const scope(ws);
   auto const experts = static_cast<index_t>(load.size());
   auto const trial = ws.take<index_t>(experts);
-  index_t const left = start_counts<Divisor>(load, begun.size, slots - experts, replicas, trial);
-  if (left > 0) {
-    auto const candidates = ws.take<candidate>(experts);
-    gather(load, replicas, candidates);
-    (void)grow<Divisor>(candidates, left);
-    scatter(candidates, replicas);
-  }
-  return {.iterations = left, .value = largest_share(load, replicas)};
+  auto const candidates = ws.take<candidate>(experts);
+  (void)hand_out<Divisor>(load, begun.size, slots - experts, no_limit, replicas, trial, candidates);
+  return {.value = largest_share(load, replicas)};
 }
 [[nodiscard]] constexpr std::size_t apportion_by_bytes(index_t experts) noexcept {
   return fairlead::workspace_bytes<index_t>(experts) + fairlead::workspace_bytes<candidate>(experts);
