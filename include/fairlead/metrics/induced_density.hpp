@@ -141,8 +141,9 @@ struct enumerated_density {
     for (std::uint32_t high = 0; high < blocks; ++high) {
       while (true) {
         std::uint32_t low = 0;
-        auto const gain = static_cast<std::int64_t>(detail::largest_in_block<Value>(table, bits, high, beat.ranks, beat.load, sets, low));
         index_t const outside = beat.load * std::popcount(high);
+        auto const gain =
+            static_cast<std::int64_t>(detail::largest_in_block<Value>(table, bits, high, beat.ranks, beat.load, outside, sets, low));
         if (gain <= outside) { break; }
         index_t const size = std::popcount(high) + std::popcount(low);
         beat = {.load = (gain - outside + beat.load * size) / beat.ranks,

@@ -37,38 +37,48 @@ struct weighted_set {
 };
 
 /// For all subsets `low` of `bits` ranks: the sum over the sets inside (high, low) of scale * weight, minus
-/// price * |low|. Returns the largest, with its subset. @shape{table: 2^bits}
+/// price * |low|. Returns the largest, with its subset in `where` if it is above `beat`. @shape{table: 2^bits}
 template <class Value>
 [[nodiscard]] inline Value largest_in_block(std::span<Value> table, int bits, std::uint32_t high, std::int64_t scale,
-                                            std::int64_t price, std::span<weighted_set const> sets,
+                                            std::int64_t price, std::int64_t beat, std::span<weighted_set const> sets,
                                             std::uint32_t& where) noexcept {
   std::size_t const size = std::size_t{1} << static_cast<unsigned>(bits);
   auto const low_mask = static_cast<std::uint32_t>(size - 1);
   Value* const at = table.data();
   std::fill_n(at, size, Value{0});
-  for (int bit = 0; bit < bits; ++bit) { at[std::size_t{1} << static_cast<unsigned>(bit)] = static_cast<Value>(-price); }
+  // Sets that differ in the first four ranks only are the lanes of a vector: each summand is added to all lanes that it
+  // belongs to at once, so that the sums over subsets below have no short strides.
+  constexpr std::uint32_t lanes = 16;
+  std::uint32_t const width = size >= lanes ? lanes : 1;
+  for (std::uint32_t lane = 0; lane < width; ++lane) { at[lane] = static_cast<Value>(-price * std::popcount(lane)); }
+  for (std::size_t bit = width; bit < size; bit *= 2) { std::fill_n(at + bit, width, static_cast<Value>(-price)); }
   for (weighted_set const& one : sets) {
-    if (((one.set >> static_cast<unsigned>(bits)) & ~high) == 0) {
-      at[one.set & low_mask] = static_cast<Value>(at[one.set & low_mask] + static_cast<Value>(scale * one.weight));
+    if (((one.set >> static_cast<unsigned>(bits)) & ~high) != 0) { continue; }
+    auto const summand = static_cast<Value>(scale * one.weight);
+    std::uint32_t const low = one.set & low_mask;
+    std::uint32_t const needed = low & (width - 1);
+    Value* const to = at + (low - needed);
+    if (width == 1) { *to = static_cast<Value>(*to + summand); }
+    else {
+      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+        to[lane] = static_cast<Value>(to[lane] + ((needed & ~lane) == 0 ? summand : Value{0}));
+      }
     }
   }
-  // Sums over subsets, one rank at a time. The first three ranks in one pass over groups of eight.
-  std::size_t stride = 1;
-  if (bits >= 3) {
-    for (std::size_t i = 0; i < size; i += 8) {
-      Value* const p = at + i;
-      Value const b1 = p[0] + p[1], b3 = p[2] + p[3], b5 = p[4] + p[5], b7 = p[6] + p[7];
-      Value const c2 = p[2] + p[0], c3 = b3 + b1, c6 = p[6] + p[4], c7 = b7 + b5;
-      Value const a0 = p[0], a4 = p[4];
-      p[1] = b1;
-      p[2] = c2;
-      p[3] = c3;
-      p[4] = a4 + a0;
-      p[5] = b5 + b1;
-      p[6] = c6 + c2;
-      p[7] = c7 + c3;
+  std::size_t stride = width;
+  for (; 2 * stride < size; stride *= 4) {  // two ranks at a time: half the loads and stores
+    for (std::size_t i = 0; i < size; i += 4 * stride) {
+      Value const* const none = at + i;
+      Value* const one = at + i + stride;
+      Value* const two = one + stride;
+      Value* const both = two + stride;
+      for (std::size_t j = 0; j < stride; ++j) {
+        auto const with_one = static_cast<Value>(none[j] + one[j]);
+        both[j] = static_cast<Value>(with_one + static_cast<Value>(two[j] + both[j]));
+        two[j] = static_cast<Value>(none[j] + two[j]);
+        one[j] = with_one;
+      }
     }
-    stride = 8;
   }
   for (; stride < size; stride *= 2) {
     for (std::size_t i = 0; i < size; i += 2 * stride) {
@@ -79,7 +89,7 @@ template <class Value>
   }
   Value best = at[0];
   for (std::size_t i = 1; i < size; ++i) { best = std::max(best, at[i]); }
-  where = static_cast<std::uint32_t>(std::find(at, at + size, best) - at);
+  if (best > beat) { where = static_cast<std::uint32_t>(std::find(at, at + size, best) - at); }
   return best;
 }
 
