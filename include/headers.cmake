@@ -146,6 +146,7 @@ set(FAIRLEAD_HEADERS_core
 set(FAIRLEAD_HEADERS_cuda
     fairlead/cuda/block_select.cuh
     fairlead/cuda/counting.cuh
+    fairlead/cuda/deal_copies.cuh
     fairlead/cuda/error.cuh
     fairlead/cuda/ffn.cuh
     fairlead/cuda/memory.cuh
@@ -279,6 +280,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/growth.hpp
     fairlead/place/detail/hosting_ranks.hpp
     fairlead/place/detail/layout_cost_text.hpp
+    fairlead/place/detail/layout_port_cost_text.hpp
     fairlead/place/detail/layout_tuner_text.hpp
     fairlead/place/detail/min_cost_matching.hpp
     fairlead/place/detail/minimum_tree.hpp
@@ -309,6 +311,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/keep_or_plan.hpp
     fairlead/place/largest_remainder.hpp
     fairlead/place/layout_cost.hpp
+    fairlead/place/layout_port_cost.hpp
     fairlead/place/layout_tuner.hpp
     fairlead/place/load_history.hpp
     fairlead/place/load_predictor.hpp
@@ -389,18 +392,23 @@ set(FAIRLEAD_HEADERS_route
     fairlead/route/weight_norm.hpp
     fairlead/route/zero_experts.hpp)
 set(FAIRLEAD_HEADERS_schedule
+    fairlead/schedule/column_rules.hpp
     fairlead/schedule/column_table.hpp
+    fairlead/schedule/copy_slots.cuh
+    fairlead/schedule/copy_slots.hpp
     fairlead/schedule/detail/affine_scaling.hpp
     fairlead/schedule/detail/augment.hpp
     fairlead/schedule/detail/augment_words.hpp
+    fairlead/schedule/detail/column_functions.hpp
     fairlead/schedule/detail/controlled_rounding.hpp
     fairlead/schedule/detail/counts.hpp
     fairlead/schedule/detail/even_rows.hpp
-    fairlead/schedule/detail/merge.hpp
+    fairlead/schedule/detail/expert_rest.hpp
     fairlead/schedule/detail/min_max.hpp
     fairlead/schedule/detail/near_flow.hpp
     fairlead/schedule/detail/pair_exchange.hpp
     fairlead/schedule/detail/pour.hpp
+    fairlead/schedule/detail/row_walk.hpp
     fairlead/schedule/detail/shares.hpp
     fairlead/schedule/detail/waves.hpp
     fairlead/schedule/equal_shares.hpp
@@ -411,6 +419,8 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/local_node_even.hpp
     fairlead/schedule/min_max_flow.hpp
     fairlead/schedule/min_max_report.hpp
+    fairlead/schedule/min_max_waves.cuh
+    fairlead/schedule/min_max_waves.hpp
     fairlead/schedule/nearest_copy.hpp
     fairlead/schedule/nearest_flow.hpp
     fairlead/schedule/proportional.hpp

@@ -163,6 +163,7 @@
 #include <fairlead/place/keep_or_plan.hpp>
 #include <fairlead/place/largest_remainder.hpp>
 #include <fairlead/place/layout_cost.hpp>
+#include <fairlead/place/layout_port_cost.hpp>
 #include <fairlead/place/layout_tuner.hpp>
 #include <fairlead/place/load_history.hpp>
 #include <fairlead/place/load_predictor.hpp>
@@ -221,7 +222,9 @@
 #include <fairlead/route/unit_score.hpp>
 #include <fairlead/route/weight_norm.hpp>
 #include <fairlead/route/zero_experts.hpp>
+#include <fairlead/schedule/column_rules.hpp>
 #include <fairlead/schedule/column_table.hpp>
+#include <fairlead/schedule/copy_slots.hpp>
 #include <fairlead/schedule/equal_shares.hpp>
 #include <fairlead/schedule/equal_split.hpp>
 #include <fairlead/schedule/forest_support.hpp>
@@ -230,6 +233,7 @@
 #include <fairlead/schedule/local_node_even.hpp>
 #include <fairlead/schedule/min_max_flow.hpp>
 #include <fairlead/schedule/min_max_report.hpp>
+#include <fairlead/schedule/min_max_waves.hpp>
 #include <fairlead/schedule/nearest_copy.hpp>
 #include <fairlead/schedule/nearest_flow.hpp>
 #include <fairlead/schedule/proportional.hpp>

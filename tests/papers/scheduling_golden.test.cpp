@@ -81,13 +81,14 @@ TEST_CASE("LAER-MoE, lite routing on two layouts: loads and copies that cross no
   fl::topology const cluster = two_nodes();
   for (bool const rotate : {false, true}) {
     fl::local_node_even const lite{cluster, rotate};
-    fl::workspace ws;
     fl::placement const a = layout_a();
+    fl::placement const b = layout_b();
+    fl::arena<> memory(std::max(lite.workspace_bytes(a), lite.workspace_bytes(b)));
+    auto ws = memory.view();
     fl::matrix<count_t> out_a(4, a.replicas());
     CHECK(lite.schedule(load.view(), a, out_a.view(), ws).value == 13.0);
     CHECK(loads_of(a, out_a) == std::vector<index_t>{13, 12, 12, 11});
     CHECK(crossing(cluster, a, out_a) == 5);
-    fl::placement const b = layout_b();
     fl::matrix<count_t> out_b(4, b.replicas());
     CHECK(lite.schedule(load.view(), b, out_b.view(), ws).value == 16.0);
     CHECK(loads_of(b, out_b) == std::vector<index_t>{16, 8, 16, 8});

@@ -226,9 +226,10 @@ TEST_CASE("local_node_even stays on the node when it can and nearest_copy on the
     fl::placement const where = fl::laws::detail::random_placement(shape, number);
     fl::matrix<count_t> load(5, 6), lite(5, where.replicas()), near(5, where.replicas());
     for (std::size_t i = 0; i < load.span().size(); ++i) { load.span()[i] = static_cast<count_t>(fl::philox::below(fl::philox::draw(3, number, i)[0], 30)); }
-    fl::workspace ws;
     fl::local_node_even const even{cluster};
     fl::nearest_copy const nearest{cluster};
+    fl::arena<> memory(even.workspace_bytes(where));
+    auto ws = memory.view();
     REQUIRE(even.schedule(std::as_const(load).view(), where, lite.view(), ws));
     REQUIRE(nearest.schedule(std::as_const(load).view(), where, near.view(), ws));
     for (index_t source = 0; source < 5; ++source) {
@@ -265,7 +266,8 @@ TEST_CASE("without nodes local_node_even is equal_split", "[schedule]") {
   fl::placement const where = fl::laws::detail::random_placement({.ranks = 4, .experts = 5, .extra_slots = 9, .seed = 8}, 2);
   fl::matrix<count_t> load(4, 5), even(4, where.replicas()), equal(4, where.replicas());
   for (std::size_t i = 0; i < load.span().size(); ++i) { load.span()[i] = static_cast<count_t>(3 * i + 1); }
-  fl::workspace ws;
+  fl::arena<> memory(fl::local_node_even{}.workspace_bytes(where));
+  auto ws = memory.view();
   fl::report const a = fl::local_node_even{fl::topology(4, 0)}.schedule(std::as_const(load).view(), where, even.view(), ws);
   fl::report const b = fl::equal_split{}.schedule(std::as_const(load).view(), where, equal.view(), ws);
   CHECK(a.value == b.value);
@@ -282,8 +284,9 @@ TEST_CASE("starting every remainder at the first replica favours it, rotation do
   fl::placement const where(8, offsets, slots);
   fl::matrix<count_t> load(8, 8), out(8, 16);
   for (count_t& copies : load.span()) { copies = 3; }
-  fl::workspace ws;
   fl::topology const cluster(8, 0);
+  fl::arena<> memory(fl::local_node_even{}.workspace_bytes(where));
+  auto ws = memory.view();
   CHECK(fl::local_node_even{cluster, false}.schedule(std::as_const(load).view(), where, out.view(), ws).value == 128.0);
   CHECK(fl::local_node_even{cluster, true}.schedule(std::as_const(load).view(), where, out.view(), ws).value == 96.0);
 }

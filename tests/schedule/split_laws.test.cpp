@@ -78,11 +78,11 @@ spoiled_router<Spoil> spoil_router(Spoil how) {
 struct claims_local {
   fl::report route(fl::load_view load, fl::placement const& where, std::span<count_t const> shares, fl::token_schedule_view out, fl::workspace& ws) const {
     fl::workspace::scope const scope(ws);
-    fl::detail::merge_walk walk(where, ws);
-    fl::detail::clear(out);
+    fl::detail::row_walk walk(where, ws);
+    walk.begin(load, shares, out);
+    walk.fill(out, false);
     index_t local = 0;
     for (index_t e = 0; e < where.experts(); ++e) {
-      if (walk.begin(load, where, shares, e)) { walk.fill(out, 0); }
       index_t column = where.replica_offset(static_cast<fl::expert_id>(e));
       for (fl::replica const& copy : where.replicas(static_cast<fl::expert_id>(e))) { local += out(fl::to_index(copy.rank), column++); }
     }

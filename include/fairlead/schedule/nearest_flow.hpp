@@ -106,7 +106,7 @@ struct nearest_flow {
     std::size_t const parts = std::max<std::size_t>(split.workspace_bytes(where), detail::near_flow::bytes(where, cluster));
     return fairlead::workspace_bytes<count_t>(where.replicas()) +
            std::max(fairlead::workspace_bytes<index_t>(where.experts()) + fairlead::workspace_bytes<index_t>(where.ranks()) + parts,
-                    detail::merge_walk::bytes(where));
+                    detail::row_walk::bytes(where));
   }
 };
 static_assert(token_scheduler<nearest_flow<>>);

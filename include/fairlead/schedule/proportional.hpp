@@ -4,7 +4,7 @@
 /// @brief Every source feeds every replica in proportion to its room, in whole numbers with exact sums.
 #include <fairlead/concepts/replica_split.hpp>
 #include <fairlead/schedule/detail/controlled_rounding.hpp>
-#include <fairlead/schedule/detail/merge.hpp>
+#include <fairlead/schedule/detail/expert_rest.hpp>
 
 FAIRLEAD_NAMESPACE_BEGIN
 
@@ -32,22 +32,22 @@ struct proportional {
   report route(load_view load, placement const& where, std::span<count_t const> shares, token_schedule_view out, workspace& ws) const {
     detail::check_route(load, where, shares, out);
     workspace::scope const scope(ws);
-    detail::merge_walk walk(where, ws);
+    detail::expert_rest rest(where, ws);
     detail::controlled_rounding rounding(where.replicas(), ws);
     detail::clear(out);
     if (detail::loses_copies(load, where)) { return {.status = status::lost_expert}; }
     index_t local = 0;
     for (index_t e = 0; e < where.experts(); ++e) {
-      if (!walk.begin(load, where, shares, e)) { continue; }
-      local += walk.keep_local(out);
-      rounding.spread(walk.sources(), walk.replicas(), out, walk.column());
+      if (!rest.begin(load, where, shares, e)) { continue; }
+      local += rest.keep_local(out);
+      rounding.spread(rest.sources(), rest.replicas(), out, rest.column());
     }
     return {.value = static_cast<double>(local)};
   }
   /// @param where the placement
   /// @returns bytes for what is left of the sources and replicas of one expert, and for the search of a repair
   [[nodiscard]] std::size_t workspace_bytes(placement const& where) const noexcept {
-    return detail::merge_walk::bytes(where) + detail::controlled_rounding::bytes(where.replicas());
+    return detail::expert_rest::bytes(where) + detail::controlled_rounding::bytes(where.replicas());
   }
 };
 static_assert(source_router<proportional>);

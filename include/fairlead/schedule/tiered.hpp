@@ -3,7 +3,7 @@
 /// @file
 /// @brief Feed replicas from their own rank first, then from their node, then from elsewhere.
 #include <fairlead/concepts/replica_split.hpp>
-#include <fairlead/schedule/detail/merge.hpp>
+#include <fairlead/schedule/detail/row_walk.hpp>
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
@@ -12,16 +12,12 @@ inline report route_in_tiers(topology const& cluster, bool rotate, load_view loa
                              token_schedule_view out, workspace& ws) {
   check_route(load, where, shares, out);
   workspace::scope const scope(ws);
-  merge_walk walk(where, ws);
-  clear(out);
+  row_walk walk(where, ws);
+  walk.begin(load, shares, out);
   if (loses_copies(load, where)) { return {.status = status::lost_expert}; }
-  index_t local = 0;
-  for (index_t e = 0; e < where.experts(); ++e) {
-    if (!walk.begin(load, where, shares, e)) { continue; }
-    local += walk.keep_local(out);
-    (void)walk.keep_on_node(out, cluster);
-    walk.fill(out, rotate && load.rows() > 0 ? e % load.rows() : 0);
-  }
+  index_t const local = walk.keep_local(where, out);
+  walk.keep_on_node(where, cluster, out);
+  walk.fill(out, rotate);
   return {.value = static_cast<double>(local)};
 }
 
@@ -45,7 +41,7 @@ struct tiered {
   /// @returns `status::ok`, or `status::lost_expert` with `out` zero if an expert with load has no replica; `value` is the
   ///          number of copies that stay on their rank
   /// @throws contract_violation (level 1) on a shape mismatch, (level 2) if sums of load and shares differ
-  /// @complexity O(ranks x (experts + replicas)) time, of which ranks x replicas is writing zeros; no allocation
+  /// @complexity O((ranks + nodes) x (experts + replicas)) time; no allocation
   /// @determinism exact integer arithmetic
   report route(load_view load, placement const& where, std::span<count_t const> shares, token_schedule_view out, workspace& ws) const {
     FAIRLEAD_EXPECTS(cluster.ranks() == where.ranks(), "tiered needs the cluster that the placement is for: set .cluster",
@@ -53,8 +49,8 @@ struct tiered {
     return detail::route_in_tiers(cluster, rotate, load, where, shares, out, ws);
   }
   /// @param where the placement
-  /// @returns bytes for what is left of the sources and of the replicas of one expert
-  [[nodiscard]] std::size_t workspace_bytes(placement const& where) const noexcept { return detail::merge_walk::bytes(where); }
+  /// @returns bytes for what is left of sources and replicas, and where each expert's walk is
+  [[nodiscard]] std::size_t workspace_bytes(placement const& where) const noexcept { return detail::row_walk::bytes(where); }
 };
 static_assert(source_router<tiered>);
 /// Replicas first take what their own rank has.

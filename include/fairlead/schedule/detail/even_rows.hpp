@@ -27,13 +27,18 @@ struct replica_range {
 }
 
 // Equal counts; the remainder goes to consecutive replicas from number `start` on.
-inline void spread_evenly(count_t* row, replica_range range, index_t copies, index_t start) noexcept {
-  auto const count = static_cast<index_t>(range.count);
-  index_t const share = copies / count;
-  index_t const left = copies % count;
-  index_t turn = start % count == 0 ? 0 : count - start % count;
+inline void spread_evenly(count_t* row, replica_range range, count_t copies, index_t start) noexcept {
+  auto const count = static_cast<count_t>(range.count);
+  if (count == 1) {
+    row[range.first] = copies;
+    return;
+  }
+  count_t const share = copies / count;
+  count_t const left = copies % count;
+  auto const first = static_cast<count_t>(start % count);
+  count_t turn = first == 0 ? 0 : count - first;
   for (std::size_t k = range.first; k < range.first + range.count; ++k) {
-    row[k] = static_cast<count_t>(share + (turn < left ? 1 : 0));
+    row[k] = share + (turn < left ? 1 : 0);
     turn = turn + 1 == count ? 0 : turn + 1;
   }
 }

@@ -83,7 +83,8 @@ inline void clear(token_schedule_view out) noexcept {
 }
 
 // The largest number of copies of a rank. Slots are walked by rank, so that no array of sums is needed.
-[[nodiscard]] inline index_t largest_rank_load(placement const& where, std::span<count_t const> shares) noexcept {
+template <class Count>
+[[nodiscard]] index_t largest_rank_load(placement const& where, std::span<Count> shares) noexcept {
   index_t largest = 0;
   for (index_t r = 0; r < where.ranks(); ++r) {
     auto const rank = static_cast<rank_id>(r);
