@@ -19,17 +19,18 @@ FAIRLEAD_NAMESPACE_BEGIN
 ///
 /// With an exact min-max scheduler (`min_max_flow`) a table is bad only if some set of experts outgrows all of its hosts
 /// together. Four steps:
-/// 1. *Volatility*: how much load went elsewhere over `horizon` samples, on average over the last `window` samples.
-/// 2. *Hosts*: an expert may gain an exponentially distributed surge whose mean is the volatility times (`own` x its mean
-///    share + `fresh` x an even share). Each slot goes to the expert whose expected excess over its hosts it lowers most: calm
-///    loads get hosts by load, wild ones a second host for experts that are idle now.
+/// 1. *Surges*: what experts gained over `horizon` samples, in the last `window` samples, is fitted by two exponential
+///    surges, each with a probability and a mean length: jumps of experts below an even share, and growth of the others in
+///    proportion to their share. A few large jumps among many zeros stay rare and large.
+/// 2. *Hosts*: each slot goes to the expert whose expected excess over what its hosts carry falls most: calm loads get hosts
+///    by load, wild ones a second host for experts that are idle now.
 /// 3. *Where*: distinct ranks, heavy shares first, each on the least loaded rank.
 /// 4. *Search*: swaps and replacements, blamed by the exact split, until the totals, `draws` samples of surges and `changes`
 ///    repetitions of past changes are all balanced, or `evaluations` tables were looked at.
 ///
 /// `value` is the mean of the objective over those samples, `bound` the least cost; `status::ok` means that all samples are
 /// perfect, `status::iteration_limit` that the search ended at its cap or found no more moves. It reads `totals` and
-/// `samples` (without samples the volatility is assumed) and starts afresh: wrap it in `keep_or_plan` or map its slots to bound
+/// `samples` (with fewer than two samples the surges are assumed) and starts afresh: wrap it in `keep_or_plan` or map its slots to bound
 /// what moves. It does not look at nodes. This library's own; no paper is followed.
 /// @tparam Objective a model of slot_objective
 template <slot_objective Objective = free_split_objective>
@@ -40,9 +41,8 @@ struct flow_search {
   Objective objective{};         ///< what is made small
   index_t window = 8;            ///< samples looked at, >= 1
   index_t horizon = 8;           ///< samples between the newest sample and the use of the plan, >= 1
-  double own = 0.35;             ///< mean surge of an expert per volatility and own share, >= 0
-  double fresh = 1.4;            ///< mean surge of an expert per volatility and even share, >= 0
-  double volatility = 0.1;       ///< share of load that moves, assumed when there are fewer than two samples
+  double fresh_caution = 0.5;    ///< factor of the mean jump that does not depend on an expert's load, >= 0
+  double growth_caution = 0.5;   ///< factor of the mean growth in proportion to it, >= 0
   index_t draws = 12;            ///< samples of surges to balance, >= 0
   index_t changes = 4;           ///< past changes to balance, >= 0
   index_t evaluations = 200;     ///< cap on tables looked at, >= 1
@@ -55,7 +55,7 @@ struct flow_search {
   /// @param experts number of experts
   /// @returns bytes
   [[nodiscard]] std::size_t workspace_bytes(topology const& cluster, index_t experts) const {
-    return fairlead::workspace_bytes<index_t>((1 + draws + changes) * experts) + 5 * fairlead::workspace_bytes<index_t>(experts) +
+    return fairlead::workspace_bytes<index_t>((1 + draws + changes) * experts) + 4 * fairlead::workspace_bytes<index_t>(experts) +
            fairlead::workspace_bytes<std::int32_t>(experts) +
            std::max(detail::distinct_pack_bytes(cluster, experts),
                     detail::slot_search<Objective>::bytes(objective, cluster, experts, 1 + draws + changes));
@@ -77,14 +77,13 @@ struct flow_search {
     detail::check_plan_arguments(cluster, load, now, next);
     FAIRLEAD_EXPECTS(window >= 1 && horizon >= 1 && draws >= 0 && changes >= 0 && evaluations >= 1 && patience >= 1,
                      "flow_search: window, horizon, evaluations and patience must be positive", window, horizon, evaluations, patience);
-    FAIRLEAD_EXPECTS(own >= 0.0 && fresh >= 0.0 && volatility >= 0.0, "flow_search: surges must not be negative", own, fresh, volatility);
+    FAIRLEAD_EXPECTS(fresh_caution >= 0.0 && growth_caution >= 0.0, "flow_search: caution must not be negative", fresh_caution, growth_caution);
     workspace::scope const scope(ws);
     auto const experts = static_cast<index_t>(load.totals.size());
     std::fill(next.begin(), next.end(), expert_id::none);
     if (experts > cluster.slots()) { return {.status = status::infeasible}; }
     if (experts == 0) { return {.value = 1.0, .bound = 1.0}; }
     auto const samples = ws.take<index_t>((1 + draws + changes) * experts);
-    auto const surges = ws.take<index_t>(experts);
     auto const weights = ws.take<index_t>(experts);
     auto const first = ws.take<index_t>(experts);
     auto const second = ws.take<index_t>(experts);
@@ -93,9 +92,9 @@ struct flow_search {
     auto const size = static_cast<std::size_t>(experts);
     auto const shares = samples.first(size);
     detail::to_shares(load.totals, shares);
-    detail::mean_surges(load.samples, shares, {window, horizon, own, fresh, volatility}, first, second, surges);
+    detail::surge_model const surges = detail::fit_surges(load.samples, {window, horizon, fresh_caution, growth_caution}, first, second);
     detail::count_hosts(shares, surges, cluster.slots(), cluster.hosting_ranks(), gains, hosts);
-    for (std::size_t e = 0; e < size; ++e) { weights[e] = shares[e] + surges[e]; }
+    for (std::size_t e = 0; e < size; ++e) { weights[e] = shares[e] + detail::times(surges.fresh_chance, surges.fresh_mean) + detail::times(surges.growth_chance, detail::times(surges.growth_factor, shares[e])); }
     detail::distinct_pack(cluster, weights, hosts, next, ws);
 
     index_t rows = 1;

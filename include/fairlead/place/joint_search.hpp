@@ -5,6 +5,7 @@
 #include <fairlead/concepts/planner.hpp>
 #include <fairlead/place/detail/slot_search.hpp>
 #include <fairlead/place/global_pack.hpp>
+#include <fairlead/place/repeats.hpp>
 #include <fairlead/place/split_objective.hpp>
 
 #include <algorithm>
@@ -13,10 +14,20 @@
 
 FAIRLEAD_NAMESPACE_BEGIN
 
+namespace detail {
+// The planner, told to keep replicas of an expert apart if it can be told.
+template <class Planner>
+constexpr Planner without_repeats() {
+  Planner planner{};
+  if constexpr (requires { planner.repeats = repeats_on_a_rank::avoided; }) { planner.repeats = repeats_on_a_rank::avoided; }
+  return planner;
+}
+}  // namespace detail
+
 /// @brief Improve on replicate-then-pack, which decides numbers before it knows what they do to the packing.
 ///
 /// Starts from what `start` plans, or from the table in use if that costs less, and changes single slots: two slots of
-/// different ranks swap, a slot gets another expert. Moves are drawn (seeded) among the slots that the objective blames;
+/// different ranks swap, a slot gets another expert; no move puts an expert twice on a rank. Moves are drawn (seeded) among the slots that the objective blames;
 /// after `patience` moves without gain the best table is shaken by a few random moves. The best table seen is the result, so
 /// it never costs more than that of `start`. Numbers and places are one decision, and a table has to suit all samples.
 ///
@@ -33,7 +44,7 @@ struct joint_search {
   static constexpr replica_meaning meaning = Objective::meaning;
 
   Objective objective{};       ///< what is made small
-  Start start{};               ///< where it starts
+  Start start = detail::without_repeats<Start>();  ///< where it starts; by default with repeats on a rank only where forced
   double tail = 1.0;           ///< share of the samples, the worst ones, that count; in (0, 1], at least one sample
   index_t samples = 16;        ///< samples looked at, the newest ones, >= 1
   index_t evaluations = 4000;  ///< cap on tables looked at, >= 1

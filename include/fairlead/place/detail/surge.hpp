@@ -27,53 +27,74 @@ inline void to_shares(std::span<index_t const> loads, std::span<index_t> shares)
 }
 
 struct surge_rules {
-  index_t window;     // samples looked at
-  index_t horizon;    // samples between a plan and its use
-  double own;         // mean surge = volatility * (own * mean share of the expert + fresh * even share)
-  double fresh;
-  double volatility;  // assumed when there is no past
+  index_t window;         // samples looked at
+  index_t horizon;        // samples between a plan and its use
+  double fresh_caution;   // factors of the mean surges
+  double growth_caution;
 };
 
-// The mean surge of each expert. Recent samples weigh more, linearly. `first`, `second`: scratch of experts.
-inline void mean_surges(matrix_view<index_t const> samples, std::span<index_t const> now, surge_rules const& rules,
-                        std::span<index_t> first, std::span<index_t> second, std::span<index_t> surges) {
-  auto const experts = static_cast<index_t>(now.size());
+// How an expert may gain load: with a probability an exponential surge that does not depend on its load, and with another
+// one that is proportional to it. Probabilities and lengths in units of 2^-30.
+struct surge_model {
+  index_t fresh_chance;
+  index_t fresh_mean;     // share of all load
+  index_t growth_chance;
+  index_t growth_factor;  // mean growth over the share before
+};
+
+// What gains of the past look like. A class of gains with sum S, sum of squares Q and n experts is described by mean
+// length Q / (2 S), which is exact for exponential ones, and probability (S / n) / length: a few large jumps among many
+// zeros stay large and rare. Experts below an even share make the first class, the others, relative to their share, the
+// second. `before`, `after`: scratch of experts.
+inline surge_model fit_surges(matrix_view<index_t const> samples, surge_rules const& rules, std::span<index_t> before,
+                              std::span<index_t> after) {
+  auto const experts = static_cast<index_t>(before.size());
   index_t const rows = samples.rows();
-  index_t const used = std::min(rules.window, rows);
-  slot_wide moved = 0;
-  index_t moved_weight = 0;
-  index_t weight_sum = 0;
-  std::fill(surges.begin(), surges.end(), 0);
-  for (index_t age = 0; age < used; ++age) {
+  index_t const even = whole_share / experts;
+  slot_wide fresh_sum = 0, fresh_squares = 0, growth_sum = 0, growth_squares = 0;
+  index_t fresh_count = 0, growth_count = 0;
+  for (index_t age = 0; age < std::min(rules.window, rows - 1); ++age) {
     index_t const row = rows - 1 - age;
-    index_t const weight = used - age;
-    to_shares({samples.row(row), now.size()}, first);
-    for (std::size_t e = 0; e < now.size(); ++e) { surges[e] += weight * first[e]; }
-    weight_sum += weight;
-    if (row == 0) { continue; }
-    to_shares({samples.row(std::max<index_t>(0, row - rules.horizon)), now.size()}, second);
-    index_t change = 0;
-    for (std::size_t e = 0; e < now.size(); ++e) { change += first[e] < second[e] ? second[e] - first[e] : first[e] - second[e]; }
-    moved += static_cast<slot_wide>(weight) * change;
-    moved_weight += weight;
+    to_shares({samples.row(row), before.size()}, after);
+    to_shares({samples.row(std::max<index_t>(0, row - rules.horizon)), before.size()}, before);
+    for (std::size_t e = 0; e < before.size(); ++e) {
+      index_t const gain = std::max<index_t>(0, after[e] - before[e]);
+      if (before[e] < even) {
+        fresh_sum += gain, fresh_squares += static_cast<slot_wide>(gain) * gain, ++fresh_count;
+      } else {
+        auto const factor = static_cast<index_t>(static_cast<slot_wide>(gain) * whole_share / before[e]);
+        growth_sum += factor, growth_squares += static_cast<slot_wide>(factor) * factor, ++growth_count;
+      }
+    }
   }
-  // Half of the absolute changes is the share that went elsewhere.
-  double const volatility = moved_weight > 0 ? static_cast<double>(static_cast<index_t>(moved / (2 * moved_weight))) / static_cast<double>(whole_share)
-                                             : rules.volatility;
-  auto const even = static_cast<double>(whole_share / std::max<index_t>(experts, 1));
-  auto const fresh = static_cast<index_t>(volatility * rules.fresh * even);
-  for (std::size_t e = 0; e < now.size(); ++e) {
-    index_t const mean = weight_sum > 0 ? surges[e] / weight_sum : now[e];
-    auto const own = static_cast<index_t>(volatility * rules.own * static_cast<double>(mean));
-    surges[e] = std::max(own + fresh, whole_share >> 16U);
+  // Without a past: one expert in eight gains a sixteenth of all load, one in two grows by a half.
+  surge_model model{whole_share / 8, whole_share / 16, whole_share / 2, whole_share / 2};
+  if (fresh_count + growth_count > 0) {
+    auto const length = [&](slot_wide sum, slot_wide squares) {
+      index_t const mean = sum == 0 ? 0 : static_cast<index_t>(squares / (2 * sum));
+      return std::max(mean, whole_share >> 16U);
+    };
+    auto const chance = [&](slot_wide sum, index_t count, index_t mean) {
+      return count == 0 ? 0 : std::min(whole_share, static_cast<index_t>(sum * whole_share / count / mean));
+    };
+    model.fresh_mean = length(fresh_sum, fresh_squares);
+    model.fresh_chance = chance(fresh_sum, fresh_count, model.fresh_mean);
+    model.growth_factor = length(growth_sum, growth_squares);
+    model.growth_chance = chance(growth_sum, growth_count, model.growth_factor);
   }
+  model.fresh_mean = static_cast<index_t>(static_cast<double>(model.fresh_mean) * rules.fresh_caution);
+  model.growth_factor = static_cast<index_t>(static_cast<double>(model.growth_factor) * rules.growth_caution);
+  return model;
 }
+
+inline index_t times(index_t a, index_t b) { return static_cast<index_t>(static_cast<slot_wide>(a) * b / whole_share); }
 
 // Expected excess over what k hosts carry at even load, relative to that, if the expert gains an exponential surge:
 // E[(L + X - c)+] / c = (mean / c) exp(-(c - L) / mean) below c, and (L + mean) / c - 1 above. Units of 2^-30.
 inline index_t expected_excess(index_t load, index_t surge, index_t hosts, index_t even) {
   index_t const carried = hosts * even;
   if (load >= carried) { return static_cast<index_t>(static_cast<slot_wide>(load + surge - carried) * whole_share / carried); }
+  if (surge <= 0) { return 0; }
   float const relative = numeric::quotient(static_cast<float>(surge), static_cast<float>(carried));
   float const distance = numeric::quotient(static_cast<float>(carried - load), static_cast<float>(surge));
   return static_cast<index_t>(relative * numeric::exp(-distance) * 0x1p30F);
@@ -82,15 +103,20 @@ inline index_t expected_excess(index_t load, index_t surge, index_t hosts, index
 // How many hosts each expert gets: one, then each slot where it lowers the expected excess most. Two small terms decide
 // about slots that no surge needs: a rare surge of a whole rank's load, which asks for a second host of idle experts, and
 // the load per host, which makes the balance of the others easier.
-inline void count_hosts(std::span<index_t const> shares, std::span<index_t const> surges, index_t slots, index_t hosting_ranks,
+inline void count_hosts(std::span<index_t const> shares, surge_model const& model, index_t slots, index_t hosting_ranks,
                         std::span<index_t> gains, std::span<std::int32_t> hosts) {
   index_t const even = std::max<index_t>(whole_share / std::max<index_t>(hosting_ranks, 1), 1);
+  auto const excess = [&](std::size_t e, index_t k) {
+    index_t const rare = expected_excess(shares[e], even, k, even);
+    index_t const fresh = expected_excess(shares[e], model.fresh_mean, k, even);
+    index_t const growth = expected_excess(shares[e], times(model.growth_factor, shares[e]), k, even);
+    return times(model.fresh_chance, fresh) + times(model.growth_chance, growth) + rare / 8192;
+  };
   auto const gain = [&](std::size_t e) {
     if (hosts[e] >= hosting_ranks) { return index_t{-1}; }
-    index_t const saved = expected_excess(shares[e], surges[e], hosts[e], even) - expected_excess(shares[e], surges[e], hosts[e] + 1, even);
-    index_t const rare = expected_excess(shares[e], even, hosts[e], even) - expected_excess(shares[e], even, hosts[e] + 1, even);
+    index_t const saved = excess(e, hosts[e]) - excess(e, hosts[e] + 1);
     auto const relief = static_cast<index_t>(static_cast<slot_wide>(shares[e]) * whole_share / even / hosts[e]);
-    return std::max<index_t>(saved, 0) + (std::max<index_t>(rare, 0) + relief) / 8192;
+    return std::max<index_t>(saved, 0) + relief / 8192;
   };
   std::fill(hosts.begin(), hosts.end(), 1);
   for (std::size_t e = 0; e < shares.size(); ++e) { gains[e] = gain(e); }
@@ -102,13 +128,18 @@ inline void count_hosts(std::span<index_t const> shares, std::span<index_t const
   }
 }
 
-// A sample of what may come: each expert gains an exponential surge. Not scaled back: objectives look at ratios.
-inline void draw_surge(std::span<index_t const> shares, std::span<index_t const> surges, std::uint64_t seed, std::uint64_t number,
+// A sample of what may come: each expert may gain both kinds of surge. Not scaled back: objectives look at ratios.
+inline void draw_surge(std::span<index_t const> shares, surge_model const& model, std::uint64_t seed, std::uint64_t number,
                        std::span<index_t> sample) {
+  auto const happens = [](std::uint32_t word, index_t chance) { return static_cast<index_t>(word >> 2U) < chance; };
+  auto const length = [](std::uint32_t word, index_t mean) {
+    return static_cast<index_t>(static_cast<float>(mean) * -numeric::log1p(philox::to_uniform(word) - 1.0F));
+  };
   for (std::size_t e = 0; e < shares.size(); ++e) {
-    auto const words = philox::draw(seed, 0x5A3B1E + number, e / 4);
-    float const length = -numeric::log1p(philox::to_uniform(words[e % 4]) - 1.0F);
-    sample[e] = shares[e] + static_cast<index_t>(static_cast<float>(surges[e]) * length);
+    auto const words = philox::draw(seed, 0x5A3B1E + number, e);
+    sample[e] = shares[e];
+    if (happens(words[0], model.fresh_chance)) { sample[e] += length(words[1], model.fresh_mean); }
+    if (happens(words[2], model.growth_chance)) { sample[e] += length(words[3], times(model.growth_factor, shares[e])); }
   }
 }
 
