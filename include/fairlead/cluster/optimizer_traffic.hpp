@@ -61,8 +61,8 @@ struct optimizer_traffic {
   [[nodiscard]] constexpr double moved_bytes() const noexcept {
     return static_cast<double>(instances()) * (gradient_bytes + weight_bytes);
   }
-  /// @returns least volume when each (expert, rank) pair is served once and experts sit in consecutive slots:
-  ///          at most E + N - 1 pairs. @unit{B}
+  /// @returns least volume when each (expert, rank) pair is served once and experts sit in consecutive slots: at most E
+  ///          + N - 1 pairs. @unit{B}
   [[nodiscard]] constexpr double deduplicated_bytes() const noexcept {
     index_t const pairs = experts + ranks - 1 < instances() ? experts + ranks - 1 : instances();
     return static_cast<double>(pairs) * (gradient_bytes + weight_bytes);

@@ -223,7 +223,7 @@ struct plan_options {
 /// @param copies short-lived copies on top of it
 /// @param options the rest
 /// @returns the plan; moves from none stand for experts that are lost, or for all of them when there is no placement
-/// yet
+///          yet
 /// @throws contract_violation (level 1) on a shape mismatch or an expert out of range; std::bad_alloc
 /// @complexity that of `list_moves`, `make_placement` and `with_copies`; allocates
 /// @determinism exact: equal on every rank

@@ -52,8 +52,8 @@ struct prefix_shadow {
   /// @param[in,out] out the copies are appended
   /// @param ws scratch
   /// @returns `iterations` = experts copied, `value` = modelled time with, `bound` = without copies;
-  /// `status::no_improvement` if none
-  ///          helps, `status::lost_expert` without copies if an expert with load has no replica
+  ///          `status::no_improvement` if none helps, `status::lost_expert` without copies if an expert with load has
+  ///          no replica
   /// @throws contract_violation (level 1) on a shape mismatch, rates that are not positive, or a full list
   /// @complexity O(E log E + E^2) time (E ranks if the work is `hottest_expert`), O(E) scratch, no allocation
   /// @determinism integers and a fixed order of fp64 operations

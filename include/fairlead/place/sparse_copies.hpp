@@ -36,10 +36,10 @@ struct sparse_copies {
   /// @param[in,out] out the copies are appended
   /// @param ws scratch
   /// @returns `iterations` = copies made, `value` = modelled time with, `bound` = without copies;
-  /// `status::no_improvement` if they
-  ///          do not help, `status::lost_expert` without copies if an expert with load has no replica
+  ///          `status::no_improvement` if they do not help, `status::lost_expert` without copies if an expert with load
+  ///          has no replica
   /// @throws contract_violation (level 1) on a shape mismatch, a negative size, a bandwidth that is not positive, or a
-  /// full list
+  ///         full list
   /// @complexity O(E log E + copies (degree + ranks + nodes) + E ranks^2) time, O(E ranks) scratch, no allocation
   /// @determinism integers, loads per replica compared exactly; ties: lowest expert, lowest rank
   report copies(topology const& cluster, load_estimate const& load, placement const& base, copy_list& out,

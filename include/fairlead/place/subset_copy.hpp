@@ -52,8 +52,8 @@ struct subset_copy {
   /// @param[in,out] out the copies are appended
   /// @param ws scratch
   /// @returns `iterations` = experts copied, `value` = modelled time with, `bound` = without copies;
-  /// `status::no_improvement` if none
-  ///          helps, `status::lost_expert` without copies if an expert with load has no replica
+  ///          `status::no_improvement` if none helps, `status::lost_expert` without copies if an expert with load has
+  ///          no replica
   /// @throws contract_violation (level 1) on a shape mismatch, a negative count of excluded ranks, or a full list
   /// @complexity O(E (D + E) + E D excluded) time, O(E + D) scratch, no allocation
   /// @determinism integers and a fixed order of fp64 operations; ties: lowest rank, lowest expert
