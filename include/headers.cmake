@@ -424,6 +424,7 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/nearest_copy.hpp
     fairlead/schedule/nearest_flow.hpp
     fairlead/schedule/proportional.hpp
+    fairlead/schedule/same_ratio.hpp
     fairlead/schedule/slot_capacity.hpp
     fairlead/schedule/sole_replica.hpp
     fairlead/schedule/split_then_route.hpp

@@ -237,6 +237,7 @@
 #include <fairlead/schedule/nearest_copy.hpp>
 #include <fairlead/schedule/nearest_flow.hpp>
 #include <fairlead/schedule/proportional.hpp>
+#include <fairlead/schedule/same_ratio.hpp>
 #include <fairlead/schedule/slot_capacity.hpp>
 #include <fairlead/schedule/sole_replica.hpp>
 #include <fairlead/schedule/split_then_route.hpp>

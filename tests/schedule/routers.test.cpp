@@ -7,6 +7,7 @@
 #include <fairlead/schedule/local_node_even.hpp>
 #include <fairlead/schedule/nearest_copy.hpp>
 #include <fairlead/schedule/proportional.hpp>
+#include <fairlead/schedule/same_ratio.hpp>
 #include <fairlead/schedule/split_then_route.hpp>
 #include <fairlead/schedule/staircase.hpp>
 #include <fairlead/schedule/tiered.hpp>
@@ -79,6 +80,7 @@ TEST_CASE("token schedulers of this module keep the laws at many sizes", "[sched
         problem.seed = static_cast<std::uint64_t>(100 * ranks + 10 * experts + extra);
         CHECK(fl::laws::check_token_scheduler(fl::split_then_route<fl::water_fill>{}, problem));
         CHECK(fl::laws::check_token_scheduler(fl::split_then_route<fl::equal_shares, fl::proportional>{}, problem));
+        CHECK(fl::laws::check_token_scheduler(fl::same_ratio<fl::water_fill>{}, problem));
         for (index_t const per_node : {0, 2, 3}) {
           fl::topology const cluster = cluster_of(ranks, per_node);
           CHECK(fl::laws::check_token_scheduler(fl::split_then_route<fl::water_fill, fl::tiered>{.router = {cluster}}, problem));
@@ -313,4 +315,37 @@ TEST_CASE("split_then_route reports its split and accepts nothing at all", "[sch
   fl::arena<> memory(scheduler.workspace_bytes(nothing));
   auto ws = memory.view();
   CHECK(scheduler.schedule(std::as_const(none).view(), nothing, out.view(), ws));
+}
+
+TEST_CASE("same_ratio rounds each source for itself: floor of the ratio with two hosts, sums off by less than one a source", "[schedule]") {
+  fl::laws::source_router_problem const problem{.ranks = 6, .experts = 5, .extra_slots = 20, .seed = 12};
+  for (int number = 3; number < 40; ++number) {
+    routed const r = route_random(fl::staircase{}, problem, number);
+    fl::same_ratio<fl::water_fill> const rule;
+    fl::matrix<count_t> out(6, r.where.replicas());
+    fl::arena<> memory(rule.workspace_bytes(r.where));
+    auto ws = memory.view();
+    REQUIRE(rule.schedule(r.load.view(), r.where, out.view(), ws));
+    std::vector<index_t> totals(5);
+    fl::sum_over_ranks(r.load.view(), totals);
+    std::vector<count_t> shares(static_cast<std::size_t>(r.where.replicas()));
+    auto again = memory.view();
+    REQUIRE(fl::water_fill{}.split(totals, r.where, shares, again));
+    for (index_t e = 0; e < 5; ++e) {
+      index_t const first = r.where.replica_offset(expert_id{static_cast<std::int32_t>(e)});
+      auto const count = static_cast<index_t>(r.where.replicas(expert_id{static_cast<std::int32_t>(e)}).size());
+      for (index_t c = first; c < first + count; ++c) {
+        index_t sum = 0;
+        for (index_t source = 0; source < 6; ++source) {
+          index_t const exact = index_t{shares[static_cast<std::size_t>(c)]} * r.load(source, e);
+          index_t const total = std::max<index_t>(totals[static_cast<std::size_t>(e)], 1);
+          CHECK(out(source, c) >= exact / total);
+          CHECK(out(source, c) <= (exact + total - 1) / total);
+          sum += out(source, c);
+          if (count == 2 && c == first) { CHECK(out(source, c) == exact / total); }
+        }
+        CHECK(std::abs(sum - shares[static_cast<std::size_t>(c)]) < 6);
+      }
+    }
+  }
 }
