@@ -235,9 +235,11 @@ void recovery(benchmark::State& state, index_t units) {
   for (graph_case const& sizes : fl_bench::axes::graph_cases) {
     benchmark::RegisterBenchmark(name("cayley", sizes.name()).c_str(), [=](benchmark::State& state) { plan(state, fl::cayley_placement{}, sizes); });
     benchmark::RegisterBenchmark(name("row_partition", sizes.name()).c_str(), [=](benchmark::State& state) { plan(state, fl::row_partition{}, sizes); });
-    if (!sizes.enumerated) { continue; }
     benchmark::RegisterBenchmark(name("monte_carlo_placement", sizes.name()).c_str(),
                                  [=](benchmark::State& state) { plan(state, fl::monte_carlo_placement<>{}, sizes); })->Unit(benchmark::kMicrosecond);
+    if (!sizes.enumerated) { continue; }
+    benchmark::RegisterBenchmark(name("monte_carlo_placement/all_sets", sizes.name()).c_str(),
+                                 [=](benchmark::State& state) { plan(state, fl::monte_carlo_placement<fl::greedy_max_replicas, fl::enumerated_score>{}, sizes); })->Unit(benchmark::kMicrosecond);
   }
   for (index_t const ranks : fl_bench::axes::enumerated_ranks) {
     benchmark::RegisterBenchmark(name("induced_density", fl_bench::text_of(ranks)).c_str(), [=](benchmark::State& state) { density(state, ranks); })

@@ -164,7 +164,7 @@ TEST_CASE("monte_carlo_placement follows the load and is never better than its b
     fl::placement const where(10, cluster.slot_offsets(), made.slots);
     fl::arena<> memory(fl::metrics::induced_density_bytes(10));
     fl::workspace ws = memory.view();
-    CHECK(fl::metrics::induced_density(where, skewed, ws).value() == made.ended.value);
+    CHECK(fl::metrics::induced_density(where, skewed, ws).ceiling() == static_cast<index_t>(made.ended.value));
     for (auto const& found : replicas_of(cluster, made.slots, 10)) {
       std::set<index_t> ranks;
       for (auto const& one : found) { ranks.insert(one.first); }
@@ -181,8 +181,35 @@ TEST_CASE("monte_carlo_placement follows the load and is never better than its b
   CHECK(replicas_of(fl::topology(6, 4), plan(fl::monte_carlo_placement<>{}, fl::topology(6, 4), skewed).slots, 10)[0].size() == 6);
 }
 
+TEST_CASE("a flow and all sets of ranks judge placements alike", "[place][graphs]") {
+  for (std::uint64_t number = 0; number < 200; ++number) {
+    fl::topology const cluster(1 + static_cast<index_t>(number % 9), 3);
+    std::vector<expert_id> slots;
+    for (index_t s = 0; s < cluster.slots(); ++s) { slots.push_back(static_cast<expert_id>(fl::philox::draw(31, number, static_cast<std::uint64_t>(s))[0] % 12U)); }
+    std::vector<index_t> loads(12, 0);
+    for (expert_id const e : slots) { loads[static_cast<std::size_t>(e)] = fl::philox::draw(32, number, static_cast<std::uint64_t>(e))[0] % 500; }
+    fl::flow_score const flow;
+    fl::enumerated_score const sets;
+    fl::arena<> memory(std::max(flow.workspace_bytes(cluster, 12), sets.workspace_bytes(cluster, 12)));
+    fl::workspace ws = memory.view();
+    auto const exact = sets.evaluate(cluster, slots, loads, nullptr, ws);
+    REQUIRE(flow.evaluate(cluster, slots, loads, nullptr, ws).load == exact.ceiling());
+  }
+  std::vector<expert_id> const lost{expert_id{0}, expert_id{0}};
+  std::vector<index_t> const loads{1, 1};
+  fl::arena<> memory(4096);
+  fl::workspace ws = memory.view();
+  CHECK(fl::flow_score{}.evaluate(fl::topology(2, 1), lost, loads, nullptr, ws).status == fl::status::lost_expert);
+  // More ranks than all sets can be looked at.
+  std::vector<index_t> many;
+  for (std::uint64_t e = 0; e < 256; ++e) { many.push_back(1 + fl::philox::draw(33, 0, e)[0] % 1000); }
+  answer const large = plan(fl::monte_carlo_placement<>{.draws = 3}, fl::topology(128, 4), many);
+  CHECK((large.ended.status == fl::status::ok || large.ended.status == fl::status::iteration_limit));
+  CHECK(plan(fl::monte_carlo_placement<fl::greedy_max_replicas, fl::enumerated_score>{}, fl::topology(128, 4), many).ended.status == fl::status::unsupported);
+}
+
 TEST_CASE("monte_carlo_placement in rows keeps replicas in one local slot, or says that the counts do not fit", "[place][graphs]") {
-  using in_rows = fl::monte_carlo_placement<fl::greedy_max_replicas, fl::enumerated_score, fl::slot_rule::same_local_slot>;
+  using in_rows = fl::monte_carlo_placement<fl::greedy_max_replicas, fl::flow_score, fl::slot_rule::same_local_slot>;
   static_assert(fl::replicas_share_local_slot<in_rows>);
   static_assert(!fl::replicas_share_local_slot<fl::monte_carlo_placement<>>);
   int placed = 0;
@@ -257,7 +284,8 @@ TEST_CASE("placements on graphs keep the laws of planners", "[place][graphs][law
                                      {.experts = 9, .extra_slots = 30, .ragged = false, .value_is_largest_share = true, .scale_invariant = true, .may_refuse = true}));
   CHECK(fl::laws::check_load_planner(fl::row_partition{}, {.extra_slots = 20, .value_is_largest_share = true, .scale_invariant = true, .may_refuse = true}));
   CHECK(fl::laws::check_load_planner(fl::row_partition{.replicas = 1}, {.value_is_largest_share = true, .scale_invariant = true}));
-  CHECK(fl::laws::check_load_planner(fl::monte_carlo_placement<>{.draws = 20}, {.scale_invariant = true}));
+  CHECK(fl::laws::check_load_planner(fl::monte_carlo_placement<>{.draws = 20}));
+  CHECK(fl::laws::check_load_planner(fl::monte_carlo_placement<fl::greedy_max_replicas, fl::enumerated_score>{.draws = 20}, {.scale_invariant = true}));
   CHECK(fl::laws::check_load_planner(
       fl::monte_carlo_placement<fl::greedy_max_replicas, fl::enumerated_score, fl::slot_rule::same_local_slot>{.draws = 20},
       {.scale_invariant = true, .may_refuse = true}));

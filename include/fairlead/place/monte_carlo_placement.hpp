@@ -31,14 +31,13 @@ enum class slot_rule {
 ///   ranks of each row and experts of equal count.
 ///
 /// The best table is the one whose densest set of ranks (`Score`) is least dense: the optimal largest load of a rank when
-/// copies may be split freely. A draw is given up as soon as one set is denser than the best so far. The search ends when
-/// the value reaches the bound, or after `draws`. The paper does not give a number of draws, nor say what happens when
+/// copies may be split freely. The search ends when the value reaches the bound, or after `draws`. The paper does not give a number of draws, nor say what happens when
 /// counts cannot be packed into rows.
 /// @tparam Apportionment the counts: an `apportionment`
 /// @tparam Score how a placement is judged: a `density_score`
 /// @tparam Rule where replicas may sit
 /// @source{2511.16947, asymmetric placement}
-template <apportionment Apportionment = greedy_max_replicas, density_score Score = enumerated_score, slot_rule Rule = slot_rule::any_slot>
+template <apportionment Apportionment = greedy_max_replicas, density_score Score = flow_score, slot_rule Rule = slot_rule::any_slot>
 struct monte_carlo_placement {
   Apportionment counts{};       ///< decides the numbers of replicas
   Score score{};                ///< judges a placement
@@ -56,7 +55,7 @@ struct monte_carlo_placement {
   /// @param[out] next expert of each slot. @shape{cluster.slots()}
   /// @param ws scratch, see `workspace_bytes`
   /// @returns `value`: density of the densest set of ranks; `bound`: the mean load of a hosting rank or the largest
-  ///          load / replicas, a lower bound for these counts; `ok` if they are equal, else `iteration_limit`; `iterations`:
+  ///          load / replicas, a lower bound for these counts (both rounded up if the score rounds up); `ok` if they are equal, else `iteration_limit`; `iterations`:
   ///          draws. With all slots none: `infeasible` if there are fewer slots than experts, or no packing into rows was
   ///          found; `unsupported` if the score cannot judge so many ranks
   /// @throws contract_violation (level 1) on a shape mismatch or without a draw
@@ -101,6 +100,7 @@ struct monte_carlo_placement {
       metrics::density const own{.load = load.totals[e], .ranks = replicas[e]};
       if (metrics::denser(own, least)) { least = own; }
     }
+    if constexpr (rounds_up_density<Score>) { least = {.load = least.ceiling(), .ranks = 1}; }
     std::span<expert_id> const drawn = ws.take<expert_id>(cluster.slots());
     std::span<std::int32_t> const mixed = ws.take<std::int32_t>(experts);
     metrics::density best;
