@@ -162,7 +162,6 @@ void plan(benchmark::State& state, Planner const& planner, count_case sizes, dou
     over += value * static_cast<double>(cluster.ranks()) / static_cast<double>(std::accumulate(load.begin(), load.end(), index_t{0}));
   }
   state.counters["max_over_mean"] = over / static_cast<double>(loads.size());
-  state.counters["slots_per_us"] = benchmark::Counter(1e-6 * static_cast<double>(cluster.slots()), benchmark::Counter::kIsIterationInvariantRate);
 }
 
 template <class Rule, class Peer = no_peer>

@@ -13,8 +13,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @brief Predict the totals of a coming micro-batch by a least-squares line through the samples of each expert.
 ///
 /// For loads with a trend and a plan that is old when it is used. On loads that only fluctuate it is worse than the mean:
-/// with n samples the variance of a prediction one step ahead is about 4 / n of a sample's, that of their mean 1 / n.
-/// @source{none: this library's choice; papers plan from the last load, a window or a moving average}
+/// with n samples a prediction one step ahead has (4 n + 2) / (n (n - 1)) of a sample's variance, their mean 1 / n.
+/// This library's choice: papers plan from the last load, a window or a moving average.
 struct linear_trend {
   index_t ahead = 1;  ///< micro-batches behind the last sample, >= 0
 
