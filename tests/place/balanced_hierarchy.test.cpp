@@ -264,3 +264,21 @@ TEST_CASE("balanced_hierarchy with one group is closer to the bound than global_
   CHECK(searched < 1.005);
   CHECK(packed > 1.01);
 }
+
+TEST_CASE("balanced_hierarchy leaves slots for replicas where many groups would fit on one node", "[place]") {
+  // 5 slots a rank, 40 a node, 32 experts a node on average: packing by group loads alone fills nodes with experts.
+  topology const cluster(64, 5, 8);
+  for (index_t const groups : {16, 32, 64}) {
+    double searched = 0.0;
+    double reference = 0.0;
+    for (std::uint64_t number = 0; number < 10; ++number) {
+      auto const load = zipf_load(256, 1.0, 70 + number);
+      planned const made = plan_of(fl::balanced_hierarchy{.groups = groups}, cluster, load);
+      REQUIRE(pinned(cluster, 256, groups, made.slots));
+      searched += made.ended.value;
+      reference += plan_of(fl::hierarchical_pack{.groups = groups}, cluster, load).ended.value;
+    }
+    CAPTURE(groups);
+    CHECK(searched < 0.9 * reference);
+  }
+}

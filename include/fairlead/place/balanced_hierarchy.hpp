@@ -18,7 +18,9 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// heaviest node is as light as it can be. Inside a node numbers of replicas are not those with the smallest largest
 /// replica: that rule splits the hottest expert until slots for the others run out. Experts heavier than a threshold
 /// get just as many replicas as bring them below it, the others share the rest; each threshold is tried by packing and
-/// pairwise exchange, and the best one stays. Only nodes that are above the bound are searched.
+/// pairwise exchange, and the best one stays. Only nodes that are above the bound are searched. If the
+/// plan stays above it, packings that spread experts more evenly over nodes are tried too: they leave slots for
+/// replicas.
 ///
 /// Group g has the experts [g E / groups, (g + 1) E / groups), rounded down; a node may get any number of groups that
 /// fit its slots. Nodes and ranks may be of any size. With fewer than two groups, fewer groups than nodes that have
@@ -41,8 +43,8 @@ struct balanced_hierarchy {
   index_t closeness = 256;
   /// Exchanges in a row on one packing.
   index_t exchanges = 64;
-  /// Steps of branch and bound over packings of groups to nodes.
-  index_t group_steps = 20000;
+  /// Steps of branch and bound over packings of groups to nodes, for each of up to three such packings.
+  index_t group_steps = 500;
 
   /// @brief Place experts for the loads that are expected.
   /// @param cluster the cluster
@@ -53,9 +55,8 @@ struct balanced_hierarchy {
   /// @returns how it ended
   /// @pre next has a place for each slot, fewer than 2^31 of them; fields are not negative, closeness is at least 1
   ///      (level 1); loads are not negative and their sum is below 2^62 (level 2)
-  /// @complexity O(group_steps x nodes) and, for each node above the bound, O(attempts x exchanges x slots of the node
-  /// x
-  ///             slots of a rank) at worst; no allocation
+  /// @complexity O(group_steps x nodes) for the groups; O(attempts x exchanges x slots of a node x slots of a rank) at
+  ///             worst for each node above the bound; no allocation
   /// @determinism exact: equal on every rank, equal for proportional loads
   report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now,
               std::span<expert_id> next, workspace& ws) const {
@@ -72,8 +73,11 @@ struct balanced_hierarchy {
     workspace::scope const rewind(ws);
     bool const grouped = groups > 1 && groups <= experts;
     detail::packing::balanced_nodes nodes(cluster, load.totals, grouped ? groups : 1, ws);
-    if (!grouped || !nodes.pack_groups(group_steps)) { nodes.join_nodes(); }
-    return nodes.plan(next, attempts, closeness, exchanges);
+    if (grouped && nodes.pack_groups(group_steps)) {
+      return nodes.plan_groups(next, group_steps, attempts, closeness, exchanges);
+    }
+    nodes.join_nodes();
+    return nodes.plan(next, attempts, closeness, exchanges, ~std::uint64_t{0});
   }
 
   /// @brief Scratch that `plan` takes.

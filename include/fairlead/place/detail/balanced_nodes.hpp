@@ -20,12 +20,13 @@ class balanced_nodes {
  public:
   static std::size_t bytes(topology const& cluster, index_t experts, index_t groups) {
     return packing_scratch::bytes(experts, cluster.slots(), cluster.ranks()) +
-           group_scratch::bytes(groups, cluster.nodes()) + 2 * fairlead::workspace_bytes<std::uint32_t>(groups) +
-           fairlead::workspace_bytes<index_t>(cluster.nodes()) +
+           group_scratch::bytes(groups, cluster.nodes()) + 3 * fairlead::workspace_bytes<std::uint32_t>(groups) +
+           2 * fairlead::workspace_bytes<index_t>(cluster.nodes()) +
            fairlead::workspace_bytes<std::uint32_t>(cluster.nodes()) +
            fairlead::workspace_bytes<std::uint64_t>(experts) + 3 * fairlead::workspace_bytes<std::uint32_t>(experts) +
            fairlead::workspace_bytes<std::uint64_t>(cluster.ranks()) +
-           fairlead::workspace_bytes<std::uint32_t>(cluster.slots());
+           fairlead::workspace_bytes<std::uint32_t>(cluster.slots()) +
+           fairlead::workspace_bytes<expert_id>(cluster.slots());
   }
   balanced_nodes(topology const& cluster, std::span<index_t const> load, index_t groups, workspace& ws)
       : cluster_(cluster),
@@ -37,6 +38,9 @@ class balanced_nodes {
         home_(ws.take<std::uint32_t>(groups).data()),
         best_home_(ws.take<std::uint32_t>(groups).data()),
         used_(ws.take<index_t>(cluster.nodes()).data()),
+        cap_(ws.take<index_t>(cluster.nodes()).data()),
+        last_home_(ws.take<std::uint32_t>(groups).data()),
+        trial_(ws.take<expert_id>(cluster.slots()).data()),
         order_(ws.take<std::uint32_t>(cluster.nodes()).data()),
         scaled_(ws.take<std::uint64_t>(experts_).data()),
         names_(ws.take<std::uint32_t>(experts_).data()),
@@ -45,7 +49,7 @@ class balanced_nodes {
         sum_(ws.take<std::uint64_t>(cluster.ranks()).data()),
         best_placed_(ws.take<std::uint32_t>(cluster.slots()).data()) {}
 
-  // Whole groups to nodes. Returns whether there is such a packing.
+  // Whole groups to nodes, as many as fit. Returns whether there is such a packing.
   bool pack_groups(index_t limit) {
     nodes_ = list_nodes(cluster_, g_);
     if (nodes_ > groups_) { return false; }
@@ -57,7 +61,7 @@ class balanced_nodes {
         g_.load[group] += scaled_[e];
       }
     }
-    group_search search{g_, groups_, nodes_, experts_, home_, best_home_, used_};
+    group_search search{g_, groups_, nodes_, experts_, home_, best_home_, used_, g_.room};
     search.search(limit);
     if (!search.found) { return false; }
     search.write();
@@ -71,6 +75,34 @@ class balanced_nodes {
       if (begin < end) { bound_ = std::max(bound_, {largest, room - static_cast<std::uint64_t>(end - begin) + 1}); }
     }
     return true;
+  }
+
+  // Plans on the packing of groups, and where that stays above the bound on packings that spread experts more evenly
+  // over nodes: one may have too few slots left for replicas.
+  report plan_groups(std::span<expert_id> next, index_t limit, index_t attempts, index_t closeness, index_t exchanges) {
+    report best = plan(next, attempts, closeness, exchanges, ~std::uint64_t{0});
+    std::uint64_t best_reached = reached_;
+    index_t const largest = (experts_ + groups_ - 1) / groups_;
+    for (index_t const parts : {0, 1}) {  // the share of a node in all slots; halfway between that and its slots
+      if (best_reached <= close_enough(closeness)) { break; }
+      for (std::uint32_t node = 0; node < nodes_; ++node) {
+        index_t const share = (experts_ * g_.room[node] + cluster_.slots() - 1) / cluster_.slots() + largest - 1;
+        cap_[node] = std::min(g_.room[node], share + parts * (g_.room[node] - std::min(share, g_.room[node])) / 2);
+      }
+      std::copy_n(best_home_, groups_, last_home_);
+      group_search search{g_, groups_, nodes_, experts_, home_, best_home_, used_, cap_};
+      search.search(limit);
+      if (!search.found || std::equal(best_home_, best_home_ + groups_, last_home_)) { continue; }
+      search.write();
+      report const other = plan(std::span(trial_, next.size()), attempts, closeness, exchanges, best_reached);
+      best.iterations += other.iterations;
+      if (reached_ >= best_reached) { continue; }
+      best_reached = reached_;
+      best.value = other.value;
+      std::copy_n(trial_, next.size(), next.begin());
+    }
+    best.bound = std::min(best.value, bound_.value() * unit_);
+    return best;
   }
 
   // No groups: the whole cluster as one node.
@@ -88,8 +120,8 @@ class balanced_nodes {
     bound_ = {g_.sum[0], static_cast<std::uint64_t>(g_.hosts[0])};
   }
 
-  report plan(std::span<expert_id> next, index_t attempts, index_t closeness, index_t exchanges) {
-    std::uint64_t const least = (bound_.load + bound_.ranks - 1) / bound_.ranks;
+  // Plans every node; stops as soon as one needs `worst` or more.
+  report plan(std::span<expert_id> next, index_t attempts, index_t closeness, index_t exchanges, std::uint64_t worst) {
     // The heaviest node first: what it reaches is good enough for the others.
     std::iota(order_, order_ + nodes_, 0U);
     std::sort(order_, order_ + nodes_, [this](std::uint32_t a, std::uint32_t b) {
@@ -97,14 +129,13 @@ class balanced_nodes {
       rank_mean const right{g_.sum[b], static_cast<std::uint64_t>(g_.hosts[b])};
       return right < left || (!(left < right) && a < b);
     });
-    std::uint64_t reached = least + least / static_cast<std::uint64_t>(closeness);
-    if (least == 0) { reached = ~std::uint64_t{0} >> 2U; }  // no load: anything will do
+    std::fill(next.begin(), next.end(), expert_id::none);
+    reached_ = close_enough(closeness);
     report result;
-    for (std::uint32_t i = 0; i < nodes_; ++i) {
+    for (std::uint32_t i = 0; i < nodes_ && reached_ < worst; ++i) {
       std::uint32_t const node = order_[i];
       if (g_.held[node] == 0) { continue; }
-      result.iterations +=
-          plan_node(node, reached, attempts, static_cast<std::uint32_t>(exchanges), next, result.value);
+      result.iterations += plan_node(node, attempts, static_cast<std::uint32_t>(exchanges), next, result.value);
     }
     if (nodes_ == 1 && bound_.load > 0) { bound_ = std::max(bound_, {least_share_, 1}); }
     result.bound = std::min(result.value, bound_.value() * unit_);
@@ -131,9 +162,15 @@ class balanced_nodes {
                        : static_cast<double>(divisor) * static_cast<double>(std::uint64_t{1} << -shift);
   }
 
-  // Plans one node; raises `reached` to what the node needs. Returns the number of packings tried.
-  index_t plan_node(std::uint32_t node, std::uint64_t& reached, index_t attempts, std::uint32_t exchanges,
-                    std::span<expert_id> next, double& value) {
+  [[nodiscard]] std::uint64_t close_enough(index_t closeness) const noexcept {
+    if (bound_.load == 0) { return ~std::uint64_t{0} >> 2U; }  // no load: anything will do
+    std::uint64_t const least = (bound_.load + bound_.ranks - 1) / bound_.ranks;
+    return least + least / static_cast<std::uint64_t>(closeness);
+  }
+
+  // Plans one node; raises `reached_` to what the node needs. Returns the number of packings tried.
+  index_t plan_node(std::uint32_t node, index_t attempts, std::uint32_t exchanges, std::span<expert_id> next,
+                    double& value) {
     std::uint32_t n = 0;
     std::uint64_t total = 0;
     for (std::uint32_t i = 0; i < g_.held[node]; ++i) {
@@ -149,9 +186,9 @@ class balanced_nodes {
     sort_loads(s_, n, total);
     node_search search{s_,   n,          ranks,        static_cast<std::uint32_t>(g_.room[node]),
                        sum_, by_weight_, best_placed_, best_replicas_};
-    index_t const tried = search.run(reached, attempts, exchanges);
+    index_t const tried = search.run(reached_, attempts, exchanges);
     least_share_ = search.least_share;
-    if (total > 0) { reached = std::max(reached, search.best); }
+    if (total > 0) { reached_ = std::max(reached_, search.best); }
     // The table, and loads of ranks from the loads as they were given.
     for (std::uint32_t b = 0; b < ranks; ++b) {
       double rank_load = 0.0;
@@ -175,6 +212,9 @@ class balanced_nodes {
   std::uint32_t* home_;
   std::uint32_t* best_home_;
   index_t* used_;
+  index_t* cap_;
+  std::uint32_t* last_home_;
+  expert_id* trial_;
   std::uint32_t* order_;
   std::uint64_t* scaled_;
   std::uint32_t* names_;
@@ -185,6 +225,7 @@ class balanced_nodes {
   std::uint32_t nodes_ = 0;
   rank_mean bound_;
   std::uint64_t least_share_ = 0;
+  std::uint64_t reached_ = 0;
   double unit_ = 1.0;
 };
 

@@ -24,13 +24,14 @@ struct rank_mean {
 // Depth first over the groups by descending load, each to every node that it fits and that is not as good as one tried
 // before; starts from the greedy packing and ends at the lower bound, when all is tried, or after `limit` steps.
 struct group_search {
-  group_scratch const& g;  // load, room, hosts; order is sorted here
+  group_scratch const& g;  // load, hosts; order is sorted here
   index_t groups;
   std::uint32_t nodes;
   index_t experts;
   std::uint32_t* home;  // [groups] node of the i-th group by load, of the branch at hand
   std::uint32_t* best;  // [groups] of the best packing
   index_t* used;        // [nodes] experts on each node
+  index_t const* cap;   // [nodes] how many experts it may get
   rank_mean best_mean{~std::uint64_t{0}, 1};
   bool found = false;
   bool proved = false;  // best_mean is the optimum
@@ -82,7 +83,7 @@ struct group_search {
     for (index_t i = 0; i < groups; ++i) {
       std::uint32_t to = nodes;
       for (std::uint32_t node = 0; node < nodes; ++node) {
-        if (used[node] + size(i) > g.room[node]) { continue; }
+        if (used[node] + size(i) > cap[node]) { continue; }
         if (to == nodes || with(node, i) < with(to, i) || (!(with(to, i) < with(node, i)) && used[node] < used[to])) {
           to = node;
         }
@@ -98,7 +99,7 @@ struct group_search {
   [[nodiscard]] bool seen(std::uint32_t node) const noexcept {
     for (std::uint32_t other = 0; other < node; ++other) {
       if (g.sum[other] == g.sum[node] && g.hosts[other] == g.hosts[node] &&
-          g.room[other] - used[other] == g.room[node] - used[node]) {
+          cap[other] - used[other] == cap[node] - used[node]) {
         return true;
       }
     }
@@ -115,8 +116,7 @@ struct group_search {
     std::uint32_t next = 0;  // the first node that the group at `depth` has not tried
     while (true) {
       std::uint32_t node = next;
-      while (node < nodes &&
-             (used[node] + size(depth) > g.room[node] || !(with(node, depth) < best_mean) || seen(node))) {
+      while (node < nodes && (used[node] + size(depth) > cap[node] || !(with(node, depth) < best_mean) || seen(node))) {
         ++node;
       }
       if (node == nodes || steps == limit) {
