@@ -9,6 +9,7 @@
 #include <fairlead/assign/jacobi_auction.cuh>
 #include <fairlead/cuda/block_select.cuh>
 #include <fairlead/cuda/counting.cuh>
+#include <fairlead/cuda/deal_copies.cuh>
 #include <fairlead/cuda/error.cuh>
 #include <fairlead/cuda/ffn.cuh>
 #include <fairlead/cuda/memory.cuh>
@@ -29,3 +30,5 @@
 #include <fairlead/route/gshard_top_2.cuh>
 #include <fairlead/route/token_choice.cuh>
 #include <fairlead/route/top_k.cuh>
+#include <fairlead/schedule/copy_slots.cuh>
+#include <fairlead/schedule/min_max_waves.cuh>

@@ -7,6 +7,7 @@
 #include <fairlead/expert/dense_ffn.cuh>
 #include <fairlead/expert/gated_ffn.cuh>
 #include <fairlead/route/linear_gate.hpp>
+#include <fairlead/schedule/column_rules.hpp>
 
 #include <span>
 
@@ -51,6 +52,16 @@ void dispatches(Exchange const& exchange, fl::cuda_stream on, fl::nccl::communic
 template <class Score>
 void auctions(fl::cuda_stream on, fl::matrix_view<Score> scores, fl::matrix_view<fl::expert_id> owner, fl::workspace& ws) {
   fl::jacobi_auction{}.solve_batch(on, fl::assignment_batch<Score>{.scores = scores}, owner, {}, {}, ws);
+}
+
+void schedules(fl::cuda_stream on, fl::load_view load, fl::column_view const& where, fl::node_table<fl::device_space> const& nodes,
+               fl::matrix_view<index_t> totals, fl::matrix_view<fl::count_t> out, fl::copy_pieces const& pieces, fl::workspace& ws) {
+  fl::sum_over_ranks(on, load, std::span<index_t>());
+  fl::min_max_waves{}.solve_batch(on, where, totals, out, {}, ws);
+  fl::route_staircase(on, where, load, {}, false, out);
+  fl::spread_on_nodes(on, where, nodes, load, true, out, nullptr);
+  fl::copy_slots{}.assign(on, {}, {}, where, {}, {}, ws);
+  fl::deal_copies(on, {}, pieces, {}, ws);
 }
 
 void everything(fl::cuda_stream on, fl::nccl::communicator& comm, fl::gemm::cublas cublas, fl::matrix_view<float> m,
