@@ -40,7 +40,8 @@ struct sparse_copies {
   ///          has no replica
   /// @throws contract_violation (level 1) on a shape mismatch, a negative size, a bandwidth that is not positive, or a
   ///         full list
-  /// @complexity O(E log E + copies (degree + ranks + nodes) + E ranks^2) time, O(E ranks) scratch, no allocation
+  /// @complexity O(E log E + copies (degree + ranks + nodes) + E ranks replicas) time, O(E ranks) scratch, no
+  /// allocation
   /// @determinism integers, loads per replica compared exactly; ties: lowest expert, lowest rank
   report copies(topology const& cluster, load_estimate const& load, placement const& base, copy_list& out,
                 workspace& ws) const {
@@ -56,6 +57,7 @@ struct sparse_copies {
                   ws.take<std::int32_t>(base.experts()),
                   ws.take<std::int32_t>(ranks),
                   ws.take<std::int32_t>(cluster.nodes()),
+                  ws.take<std::int32_t>(ranks),
                   ws.take<index_t>(ranks),
                   ws.take<index_t>(ranks)};
     std::fill(s.has.begin(), s.has.end(), std::uint8_t{0});
@@ -107,7 +109,7 @@ struct sparse_copies {
   [[nodiscard]] std::size_t workspace_bytes(topology const& cluster, index_t experts) const noexcept {
     return fairlead::workspace_bytes<std::uint8_t>(experts * cluster.ranks()) +
            2 * fairlead::workspace_bytes<std::int32_t>(experts) +
-           fairlead::workspace_bytes<std::int32_t>(cluster.ranks()) +
+           2 * fairlead::workspace_bytes<std::int32_t>(cluster.ranks()) +
            fairlead::workspace_bytes<std::int32_t>(cluster.nodes()) +
            2 * fairlead::workspace_bytes<index_t>(cluster.ranks());
   }
@@ -119,6 +121,7 @@ struct sparse_copies {
     std::span<std::int32_t> replicas;  // ranks that have an expert
     std::span<std::int32_t> used;      // copies on a rank
     std::span<std::int32_t> on_node;   // replicas of one expert
+    std::span<std::int32_t> hosts;     // ranks that have one expert
     std::span<index_t> computed;       // rows of a rank
     std::span<index_t> received;       // rows from other ranks
   };
@@ -180,17 +183,25 @@ struct sparse_copies {
     std::fill(s.received.begin(), s.received.end(), index_t{0});
     for (index_t e = 0; e < base.experts(); ++e) {
       std::uint8_t const* const has = s.has.data() + e * cluster.ranks();
-      for (index_t source = 0; source < cluster.ranks(); ++source) {
-        index_t const rows = load.by_source(source, e);
-        if (rows == 0) { continue; }
-        if (has[source] != 0) {
-          s.computed[static_cast<std::size_t>(source)] += rows;
-          continue;
+      std::size_t count = 0;
+      for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
+        if (has[rank] != 0) { s.hosts[count++] = static_cast<std::int32_t>(rank); }
+      }
+      // Ranks of a node are neighbours, and so are its hosts in the list.
+      std::size_t near = 0;
+      for (std::size_t node = 0; node + 1 < cluster.node_offsets().size(); ++node) {
+        std::size_t near_end = near;
+        while (near_end < count && s.hosts[near_end] < cluster.node_offsets()[node + 1]) { ++near_end; }
+        auto const hosts = near_end > near ? s.hosts.subspan(near, near_end - near) : s.hosts.first(count);
+        for (index_t source = cluster.node_offsets()[node]; source < cluster.node_offsets()[node + 1]; ++source) {
+          index_t const rows = load.by_source(source, e);
+          if (has[source] != 0) {
+            s.computed[static_cast<std::size_t>(source)] += rows;
+          } else if (rows > 0 && count > 0) {
+            spread(hosts, source, rows, s);
+          }
         }
-        index_t const node = cluster.node_of(source);
-        index_t const first = cluster.node_offsets()[static_cast<std::size_t>(node)];
-        index_t const end = cluster.node_offsets()[static_cast<std::size_t>(node) + 1];
-        if (!spread(has, first, end, source, rows, s)) { (void)spread(has, 0, cluster.ranks(), source, rows, s); }
+        near = near_end;
       }
     }
     index_t const computed = s.computed.empty() ? 0 : *std::max_element(s.computed.begin(), s.computed.end());
@@ -198,22 +209,18 @@ struct sparse_copies {
     return exchanges * static_cast<double>(received) * row_bytes / bytes_per_s +
            passes * seconds_per_copy * static_cast<double>(computed);
   }
-  // Evenly over the ranks of [first, end) that have the expert; what does not divide starts at replica (source mod
-  // replicas).
-  [[nodiscard]] static bool spread(std::uint8_t const* has, index_t first, index_t end, index_t source, index_t rows,
-                                   state const& s) {
-    index_t replicas = 0;
-    for (index_t rank = first; rank < end; ++rank) { replicas += has[rank]; }
-    if (replicas == 0) { return false; }
-    index_t number = 0;
-    for (index_t rank = first; rank < end; ++rank) {
-      if (has[rank] == 0) { continue; }
-      index_t const turn = (number++ + replicas - source % replicas) % replicas;
-      index_t const mine = rows / replicas + (turn < rows % replicas ? 1 : 0);
+  // Evenly over the ranks of the list; what does not divide starts at number (source mod their number).
+  static void spread(std::span<std::int32_t const> hosts, index_t source, index_t rows, state const& s) {
+    auto const replicas = static_cast<index_t>(hosts.size());
+    index_t const share = rows / replicas;
+    index_t const left = rows % replicas;
+    index_t turn = (replicas - source % replicas) % replicas;
+    for (std::int32_t const rank : hosts) {
+      index_t const mine = share + (turn < left ? 1 : 0);
       s.computed[static_cast<std::size_t>(rank)] += mine;
       s.received[static_cast<std::size_t>(rank)] += mine;
+      turn = turn + 1 == replicas ? 0 : turn + 1;
     }
-    return true;
   }
 };
 static_assert(copy_planner<sparse_copies>);
