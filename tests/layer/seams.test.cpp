@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What comes later plugs in here: replicas, split tokens, parameters that appear just before use, pipelines. All
+// What comes later plugs in here: replicas, split tokens, parameters that appear just before use, pipelines. Most
 // models of this file are made for the test; layer/ and dispatch/ know nothing of them.
 #include <fairlead/balance/z_loss.hpp>
 #include <fairlead/comm/counted.hpp>
 #include <fairlead/dispatch/deduplicated_exchange.hpp>
+#include <fairlead/place/greedy_max_replicas.hpp>
+#include <fairlead/place/replicate_then_place.hpp>
+#include <fairlead/place/replicated.hpp>
+#include <fairlead/schedule/equal_split.hpp>
 
 #include "layer/support.hpp"
 #include "support/catch.hpp"
@@ -36,6 +40,15 @@ struct doubled_even_experts {
   }
 };
 static_assert(fl::planner<doubled_even_experts>);
+
+// As many slots on each rank as there are experts: with several ranks every expert has several replicas, some on one rank.
+struct roomy {
+  using shares = fl::replicate_then_place<fl::greedy_max_replicas, fl::contiguous_slots>;
+  fl::placement initial(index_t ranks, index_t experts) const {
+    return fl::replicated<shares>{.slots_per_rank = experts + 1}.initial(ranks, experts);
+  }
+};
+static_assert(fl::planner<roomy>);
 
 // The first replica gets a third, rounded by the source rank's number; the rest goes to the others in turn.
 struct uneven_thirds {
@@ -219,6 +232,12 @@ void equals_reference(Layer const& layer, Step step = {}) {
 TEST_CASE("Experts with two replicas and a scheduler that splits their tokens equal the reference") {
   equals_reference(compose<doubled_even_experts, uneven_thirds>());
   equals_reference(compose<doubled_even_experts, uneven_thirds, fl::deduplicated_exchange<>>());
+}
+
+TEST_CASE("Planners made of load planners, with two replicas on one rank, equal the reference") {
+  equals_reference(compose<fl::replicated<fl::proportional_in_order>, fl::equal_split>());
+  equals_reference(compose<roomy, fl::equal_split>());
+  equals_reference(compose<roomy, uneven_thirds, fl::deduplicated_exchange<>>());
 }
 
 TEST_CASE("Parameters that are materialised just before use equal the reference") {

@@ -248,7 +248,7 @@ TEST_CASE("divisor rules compare loads near 2^62 exactly", "[place]") {
 }
 
 TEST_CASE("quotients compare without products", "[place]") {
-  using fl::detail::counting::compare_quotients;
+  using fl::detail::replica_counts::compare_quotients;
   for (unsigned a = 0; a < 14; ++a) {
     for (unsigned b = 1; b < 14; ++b) {
       for (unsigned c = 0; c < 14; ++c) {
@@ -265,9 +265,9 @@ TEST_CASE("greedy_max_replicas has the smallest largest share of all counts", "[
     numbers const load = draw_load(number, 5, 30);
     index_t const slots = static_cast<index_t>(load.size()) + static_cast<index_t>(number % 8);
     double best = std::numeric_limits<double>::infinity();
-    each_split(load.size(), slots, [&](numbers const& r) { best = std::min(best, fl::detail::counting::largest_share(load, r)); });
+    each_split(load.size(), slots, [&](numbers const& r) { best = std::min(best, fl::detail::replica_counts::largest_share(load, r)); });
     numbers const r = apportion(fl::greedy_max_replicas{}, load, slots);
-    REQUIRE(fl::detail::counting::largest_share(load, r) == best);
+    REQUIRE(fl::detail::replica_counts::largest_share(load, r) == best);
   }
 }
 
@@ -381,13 +381,6 @@ TEST_CASE("top_load_slots ends as if replicas were handed out one by one", "[pla
     INFO("case " << number << ", " << load.size() << " experts, " << slots << " slots, " << most << " at most " << limit);
     REQUIRE(apportion(fl::top_load_slots{.most = most, .per_expert = limit}, load, slots) == busiest_first_loops(load, slots, most, limit));
   }
-}
-
-TEST_CASE("overlap_degree counts the experts that fit into the time of other work", "[place]") {
-  CHECK(fl::overlap_degree(0.010, 1e9, 4e6) == 2);
-  CHECK(fl::overlap_degree(0.010, 1e9, 2e7) == 0);
-  CHECK(fl::overlap_degree(0.0, 1e9, 4e6) == 0);
-  CHECK(fl::overlap_degree(1e9, 1e12, 1.0) == 2147483647);
 }
 
 TEST_CASE("counts of a million slots come as fast as those of ten", "[place]") {

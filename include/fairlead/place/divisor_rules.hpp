@@ -28,14 +28,14 @@ struct webster_replicas {
   /// @determinism exact integers: equal on every rank
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
     (void)nodes;
-    return detail::counting::apportion_by<detail::counting::by_half_steps>(load, slots, replicas, ws);
+    return detail::replica_counts::apportion_by<detail::replica_counts::by_half_steps>(load, slots, replicas, ws);
   }
   /// @param experts number of experts
   /// @param slots not used
   /// @returns scratch bytes of `apportion`
   [[nodiscard]] constexpr std::size_t workspace_bytes(index_t experts, index_t slots) const noexcept {
     (void)slots;
-    return detail::counting::apportion_by_bytes(experts);
+    return detail::replica_counts::apportion_by_bytes(experts);
   }
 };
 static_assert(apportionment<webster_replicas>);
@@ -58,14 +58,14 @@ struct huntington_hill_replicas {
   /// @determinism exact integers: equal on every rank
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
     (void)nodes;
-    return detail::counting::apportion_by<detail::counting::by_geometric_mean>(load, slots, replicas, ws);
+    return detail::replica_counts::apportion_by<detail::replica_counts::by_geometric_mean>(load, slots, replicas, ws);
   }
   /// @param experts number of experts
   /// @param slots not used
   /// @returns scratch bytes of `apportion`
   [[nodiscard]] constexpr std::size_t workspace_bytes(index_t experts, index_t slots) const noexcept {
     (void)slots;
-    return detail::counting::apportion_by_bytes(experts);
+    return detail::replica_counts::apportion_by_bytes(experts);
   }
 };
 static_assert(apportionment<huntington_hill_replicas>);

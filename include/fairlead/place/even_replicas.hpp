@@ -29,12 +29,12 @@ struct even_replicas {
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
     (void)nodes;
     (void)ws;
-    auto const begun = detail::counting::begin(load, slots, replicas);
+    auto const begun = detail::replica_counts::begin(load, slots, replicas);
     if (begun.settled) { return begun.ended; }
     auto const experts = static_cast<index_t>(load.size());
     std::fill(replicas.begin(), replicas.end(), slots / experts);
-    detail::counting::step_largest(load, slots % experts, 1, replicas);
-    return {.value = detail::counting::largest_share(load, replicas)};
+    detail::replica_counts::step_largest(load, slots % experts, 1, replicas);
+    return {.value = detail::replica_counts::largest_share(load, replicas)};
   }
   /// @param experts not used
   /// @param slots not used

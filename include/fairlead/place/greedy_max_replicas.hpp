@@ -31,7 +31,7 @@ struct greedy_max_replicas {
   /// @determinism exact integers: equal on every rank
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
     (void)nodes;
-    report ended = detail::counting::apportion_by<detail::counting::by_replicas>(load, slots, replicas, ws);
+    report ended = detail::replica_counts::apportion_by<detail::replica_counts::by_replicas>(load, slots, replicas, ws);
     ended.bound = ended.value;
     return ended;
   }
@@ -40,7 +40,7 @@ struct greedy_max_replicas {
   /// @returns scratch bytes of `apportion`
   [[nodiscard]] constexpr std::size_t workspace_bytes(index_t experts, index_t slots) const noexcept {
     (void)slots;
-    return detail::counting::apportion_by_bytes(experts);
+    return detail::replica_counts::apportion_by_bytes(experts);
   }
 };
 static_assert(apportionment<greedy_max_replicas>);

@@ -36,12 +36,12 @@ struct largest_remainder {
   /// @determinism exact integers: equal on every rank
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
     (void)nodes;
-    auto const begun = detail::counting::begin(load, slots, replicas);
+    auto const begun = detail::replica_counts::begin(load, slots, replicas);
     if (begun.settled) { return begun.ended; }
     workspace::scope const scope(ws);
     auto const keys = ws.take<index_t>(static_cast<index_t>(load.size()));
     index_t const total = begun.size.total;
-    detail::counting::divide<true>(load, begun.size, slots, replicas.data(), keys.data());
+    detail::replica_counts::divide<true>(load, begun.size, slots, replicas.data(), keys.data());
     index_t floors = 0;
     for (index_t const count : replicas) { floors += std::max<index_t>(count, 1); }
     index_t steps = 0;
@@ -51,15 +51,15 @@ struct largest_remainder {
         replicas[e] = std::max<index_t>(replicas[e], 1);
       }
       steps = slots - floors;
-      detail::counting::step_largest(keys, steps, 1, replicas);
+      detail::replica_counts::step_largest(keys, steps, 1, replicas);
     } else {
       for (index_t& count : replicas) { count = std::max<index_t>(count, 1); }
       steps = floors - slots;
       index_t const left = whole_rounds(steps, replicas);
       for (std::size_t e = 0; e < keys.size(); ++e) { keys[e] = replicas[e] > 1 ? total - 1 - keys[e] : -1; }
-      detail::counting::step_largest(keys, left, -1, replicas);
+      detail::replica_counts::step_largest(keys, left, -1, replicas);
     }
-    return {.iterations = steps, .value = detail::counting::largest_share(load, replicas)};
+    return {.iterations = steps, .value = detail::replica_counts::largest_share(load, replicas)};
   }
   /// @param experts number of experts
   /// @param slots not used
@@ -75,10 +75,10 @@ struct largest_remainder {
   static index_t whole_rounds(index_t excess, std::span<index_t> replicas) noexcept {
     for (;;) {
       index_t givers = 0;
-      index_t least = detail::counting::most_slots;
+      index_t least = detail::replica_counts::most_slots;
       for (index_t const count : replicas) {
         givers += count > 1 ? 1 : 0;
-        least = std::min(least, count > 1 ? count - 1 : detail::counting::most_slots);
+        least = std::min(least, count > 1 ? count - 1 : detail::replica_counts::most_slots);
       }
       if (excess < givers || givers == 0) { return excess; }
       index_t const rounds = std::min(least, excess / givers);

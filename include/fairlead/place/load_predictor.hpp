@@ -33,7 +33,7 @@ struct linear_trend {
       return;
     }
     FAIRLEAD_EXPECTS(load.samples.cols() == static_cast<index_t>(totals.size()), "one column an expert", load.samples.cols(), totals.size());
-    using detail::counting::wide;
+    using detail::replica_counts::wide;
     for (index_t e = 0; e < load.samples.cols(); ++e) {
       wide sum = 0;
       wide moment = 0;  // around the middle of the samples, times two

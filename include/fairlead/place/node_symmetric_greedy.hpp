@@ -30,7 +30,7 @@ struct node_symmetric_greedy {
   /// @complexity O(experts log experts) time where nodes x experts <= slots, else O(slots log experts); no allocation
   /// @determinism exact integers: equal on every rank
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
-    namespace counting = detail::counting;
+    namespace counting = detail::replica_counts;
     counting::start const begun = counting::begin(load, slots, replicas);
     if (begun.settled) { return begun.ended; }
     workspace::scope const scope(ws);
@@ -65,26 +65,26 @@ struct node_symmetric_greedy {
   /// @returns scratch bytes of `apportion`
   [[nodiscard]] constexpr std::size_t workspace_bytes(index_t experts, index_t slots) const noexcept {
     (void)slots;
-    return detail::counting::apportion_by_bytes(experts);
+    return detail::replica_counts::apportion_by_bytes(experts);
   }
 
  private:
   // One replica below one a node, `step` replicas from there on; whoever cannot grow any more leaves the heap.
   template <class Order>
-  static void grow_in_steps(std::span<detail::counting::candidate> heap, index_t budget, index_t step, Order before) noexcept {
-    detail::counting::build(heap, before);
+  static void grow_in_steps(std::span<detail::replica_counts::candidate> heap, index_t budget, index_t step, Order before) noexcept {
+    detail::replica_counts::build(heap, before);
     while (budget > 0 && !heap.empty()) {
-      detail::counting::candidate top = heap.front();
+      detail::replica_counts::candidate top = heap.front();
       index_t const more = top.replicas >= step ? step : 1;
       if (more <= budget) {
         budget -= more;
         top.replicas += more;
-        detail::counting::sink(heap, 0, top, before);
+        detail::replica_counts::sink(heap, 0, top, before);
       } else {
-        detail::counting::candidate const last = heap.back();
+        detail::replica_counts::candidate const last = heap.back();
         heap.back() = top;
         heap = heap.first(heap.size() - 1);
-        if (!heap.empty()) { detail::counting::sink(heap, 0, last, before); }
+        if (!heap.empty()) { detail::replica_counts::sink(heap, 0, last, before); }
       }
     }
   }

@@ -38,7 +38,7 @@ struct sequential_quota {
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
     (void)nodes;
     FAIRLEAD_EXPECTS(least >= 1, "every expert needs at least one replica", least);
-    auto const begun = detail::counting::begin(load, slots, replicas);
+    auto const begun = detail::replica_counts::begin(load, slots, replicas);
     if (begun.settled) { return begun.ended; }
     workspace::scope const scope(ws);
     auto const order = ws.take<item>(static_cast<index_t>(load.size()));
@@ -49,13 +49,13 @@ struct sequential_quota {
     index_t left = slots;
     for (item const& next : order) {
       // tail is 0 only behind the last expert with load, and then there is none: ascending order puts zeros first.
-      auto const share = static_cast<index_t>(static_cast<detail::counting::wide>(next.load) * left / tail);
+      auto const share = static_cast<index_t>(static_cast<detail::replica_counts::wide>(next.load) * left / tail);
       index_t const count = std::max(share, floor);
       replicas[next.expert] = count;
       left -= count;
       tail -= next.load;
     }
-    return {.value = detail::counting::largest_share(load, replicas)};
+    return {.value = detail::replica_counts::largest_share(load, replicas)};
   }
   /// @param experts number of experts
   /// @param slots not used

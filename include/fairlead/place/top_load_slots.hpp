@@ -10,24 +10,12 @@
 
 FAIRLEAD_NAMESPACE_BEGIN
 
-/// @brief How many expert copies can be fetched while other work runs.
-/// @param other_work_s time of the work that hides the transfers. @unit{s}
-/// @param bytes_per_s bandwidth into a rank, >= 0
-/// @param expert_bytes size of an expert, > 0
-/// @returns floor(other_work_s x bytes_per_s / expert_bytes), at least 0
-/// @source{Hecate, overlap degree}
-[[nodiscard]] constexpr index_t overlap_degree(double other_work_s, double bytes_per_s, double expert_bytes) noexcept {
-  double const copies = other_work_s * bytes_per_s / expert_bytes;
-  constexpr double most = 2147483647.0;
-  return copies >= most ? static_cast<index_t>(most) : copies >= 1.0 ? static_cast<index_t>(copies) : 0;
-}
-
 /// @brief Give the slots beyond one an expert to the `most` experts with the largest load, at most `per_expert` replicas each.
 ///
-/// With `per_expert` the number of ranks, and `most` the copies that a step can hide (`overlap_degree`): if every one of
-/// them fits on every rank, that is what they get; else they share the slots by load, the next replica always to the
-/// largest load per replica. Slots that they cannot take go to the other experts in the same way, and only when every
-/// expert has `per_expert` replicas, beyond that.
+/// With `per_expert` the number of ranks, and `most` the copies that a step can hide (`overlap_degree` in
+/// `fairlead/cluster/overlap.hpp`): if every one of them fits on every rank, that is what they get; else they share the slots
+/// by load, the next replica always to the largest load per replica. Slots that they cannot take go to the other experts in
+/// the same way, and only when every expert has `per_expert` replicas, beyond that.
 /// @source{Hecate, section on sparse materialisation; that the shares are by load per replica, and what happens to slots
 /// left over, is this library's choice}
 struct top_load_slots {
@@ -47,7 +35,7 @@ struct top_load_slots {
   /// @determinism exact integers: equal on every rank
   report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, workspace& ws) const {
     (void)nodes;
-    namespace counting = detail::counting;
+    namespace counting = detail::replica_counts;
     FAIRLEAD_EXPECTS(most >= 0 && per_expert >= 0, "numbers of experts and replicas must not be negative", most, per_expert);
     counting::start const begun = counting::begin(load, slots, replicas);
     if (begun.settled) { return begun.ended; }
@@ -87,7 +75,7 @@ struct top_load_slots {
   /// @returns scratch bytes of `apportion`
   [[nodiscard]] constexpr std::size_t workspace_bytes(index_t experts, index_t slots) const noexcept {
     (void)slots;
-    return 4 * fairlead::workspace_bytes<index_t>(experts) + fairlead::workspace_bytes<detail::counting::candidate>(experts);
+    return 4 * fairlead::workspace_bytes<index_t>(experts) + fairlead::workspace_bytes<detail::replica_counts::candidate>(experts);
   }
 };
 static_assert(apportionment<top_load_slots>);

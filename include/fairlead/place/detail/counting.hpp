@@ -13,7 +13,7 @@
 #include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
-namespace detail::counting {
+namespace detail::replica_counts {
 
 __extension__ typedef __int128 wide;                     // NOLINT(modernize-use-using): the extension marker needs typedef
 __extension__ typedef unsigned __int128 unsigned_wide;   // NOLINT(modernize-use-using)
@@ -139,5 +139,5 @@ struct start {
   return {size, false, {}};
 }
 
-}  // namespace detail::counting
+}  // namespace detail::replica_counts
 FAIRLEAD_NAMESPACE_END

@@ -11,7 +11,7 @@
 #include <utility>
 
 FAIRLEAD_NAMESPACE_BEGIN
-namespace detail::counting {
+namespace detail::replica_counts {
 
 template <class Number>
 [[nodiscard]] constexpr int sign_of_difference(Number a, Number b) noexcept {
@@ -243,5 +243,5 @@ template <class Divisor>
   return fairlead::workspace_bytes<index_t>(experts) + fairlead::workspace_bytes<candidate>(experts);
 }
 
-}  // namespace detail::counting
+}  // namespace detail::replica_counts
 FAIRLEAD_NAMESPACE_END
