@@ -14,6 +14,7 @@
 #include <fairlead/core/philox.hpp>
 #include <fairlead/place/even_replicas.hpp>
 #include <fairlead/place/greedy_max_replicas.hpp>
+#include <fairlead/place/layout_port_cost.hpp>
 #include <fairlead/place/layout_tuner.hpp>
 #include <fairlead/place/node_symmetric_greedy.hpp>
 
@@ -21,6 +22,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -134,30 +137,47 @@ void tune(benchmark::State& state, layout_case sizes, index_t ranks_per_node, do
   }
 }
 
-// The two parts of a decision alone, for greedy counts.
-void part(benchmark::State& state, layout_case sizes, index_t ranks_per_node, bool assign) {
+// The parts of a decision alone, for greedy counts.
+enum class decision_part { assign, pair_cost, port_cost };
+
+void part(benchmark::State& state, layout_case sizes, index_t ranks_per_node, decision_part which) {
   fl::topology const cluster(sizes.ranks, sizes.slots, ranks_per_node);
-  tuner_type const tuner{.rules = rules{}};
+  fl::spread_greedy const assigner;
+  fl::greedy_max_replicas const rule;
+  fl::layout_cost const pairs;
+  fl::layout_port_cost const ports{
+      .ports = {.bytes_per_copy = 8192.0, .intra_bytes_per_s = 200e9, .inter_bytes_per_s = 50e9}, .seconds_per_copy = 1.5e-6};
   auto const loads = make_loads(sizes, 0.0, 8);
-  fl::arena memory(tuner.workspace_bytes(cluster, sizes.experts));
+  fl::arena memory(std::max({assigner.workspace_bytes(cluster, sizes.experts), pairs.workspace_bytes(cluster, sizes.experts),
+                             ports.workspace_bytes(cluster, sizes.experts),
+                             rule.workspace_bytes(sizes.experts, cluster.slots())}));
   std::vector<std::vector<index_t>> replicas(loads.size(), std::vector<index_t>(static_cast<std::size_t>(sizes.experts)));
   std::vector<std::vector<fl::expert_id>> slots(loads.size(), std::vector<fl::expert_id>(static_cast<std::size_t>(cluster.slots())));
   for (std::size_t i = 0; i < loads.size(); ++i) {
     fl::workspace ws = memory.view();
-    static_cast<void>(fl::greedy_max_replicas{}.apportion(loads[i].totals, cluster.slots(), cluster.nodes(), replicas[i], ws));
-    static_cast<void>(tuner.assigner.assign(cluster, loads[i].totals, replicas[i], slots[i], ws));
+    static_cast<void>(rule.apportion(loads[i].totals, cluster.slots(), cluster.nodes(), replicas[i], ws));
+    static_cast<void>(assigner.assign(cluster, loads[i].totals, replicas[i], slots[i], ws));
   }
   std::size_t i = 0;
   double sum = 0.0;
+  auto const cost = [&](auto const& objective, fl::workspace& ws) {
+    auto const sources = objective.prepare(cluster, loads[i].estimate(), ws);
+    return cpu_seconds([&] { sum += objective.cost(cluster, sources, slots[i], ws).total_s(); });
+  };
   for (auto _ : state) {
     fl::workspace ws = memory.view();
-    if (assign) {
-      state.SetIterationTime(cpu_seconds([&] {
-        sum += tuner.assigner.assign(cluster, loads[i].totals, replicas[i], slots[i], ws).value;
-      }));
-    } else {
-      auto const sources = tuner.objective.prepare(cluster, loads[i].estimate(), ws);
-      state.SetIterationTime(cpu_seconds([&] { sum += tuner.objective.cost(cluster, sources, slots[i], ws).total_s(); }));
+    switch (which) {
+      case decision_part::assign:
+        state.SetIterationTime(cpu_seconds([&] {
+          sum += assigner.assign(cluster, loads[i].totals, replicas[i], slots[i], ws).value;
+        }));
+        break;
+      case decision_part::pair_cost:
+        state.SetIterationTime(cost(pairs, ws));
+        break;
+      case decision_part::port_cost:
+        state.SetIterationTime(cost(ports, ws));
+        break;
     }
     i = (i + 1) % loads.size();
   }
@@ -176,8 +196,10 @@ int const registered = [] {
     add("place/layout_tuner/zipf1/" + sizes.name(), [=](benchmark::State& state) { tune(state, sizes, 8, 1.0); });
     add("place/layout_tuner/one_node/" + sizes.name(), [=](benchmark::State& state) { tune(state, sizes, 0, 0.0); });
     add("place/layout_tuner/nodes_of_7/" + sizes.name(), [=](benchmark::State& state) { tune(state, sizes, 7, 0.0); });
-    add("place/spread_greedy/" + sizes.name(), [=](benchmark::State& state) { part(state, sizes, 8, true); });
-    add("place/layout_cost/" + sizes.name(), [=](benchmark::State& state) { part(state, sizes, 8, false); });
+    add("place/spread_greedy/" + sizes.name(), [=](benchmark::State& state) { part(state, sizes, 8, decision_part::assign); });
+    add("place/layout_cost/" + sizes.name(), [=](benchmark::State& state) { part(state, sizes, 8, decision_part::pair_cost); });
+    add("place/layout_port_cost/" + sizes.name(),
+        [=](benchmark::State& state) { part(state, sizes, 8, decision_part::port_cost); });
   }
   return 0;
 }();

@@ -2,6 +2,7 @@
 // Where replicas go, what a slot table costs without its schedule, and which candidate wins.
 #include "support/catch.hpp"
 
+#include <fairlead/cluster/nic_cost.hpp>
 #include <fairlead/cluster/pair_sum_cost.hpp>
 #include <fairlead/core/buffer.hpp>
 #include <fairlead/core/matrix.hpp>
@@ -12,6 +13,7 @@
 #include <fairlead/laws/slot_assigner.hpp>
 #include <fairlead/place/even_replicas.hpp>
 #include <fairlead/place/greedy_max_replicas.hpp>
+#include <fairlead/place/layout_port_cost.hpp>
 #include <fairlead/place/layout_tuner.hpp>
 #include <fairlead/place/node_symmetric_greedy.hpp>
 #include <fairlead/schedule/local_node_even.hpp>
@@ -315,14 +317,16 @@ TEST_CASE("spread_greedy gives what the scan gives with shares in fixed point") 
       auto const j = static_cast<std::size_t>(b);
       return load[i] * replicas[j] > load[j] * replicas[i];
     });
-    fl::spread_greedy const assigner;
-    std::vector<expert_id> slots(static_cast<std::size_t>(cluster.slots()));
-    auto const ended = with_scratch(assigner.workspace_bytes(cluster, experts), [&](fl::workspace& ws) {
-      return assigner.assign(cluster, load, replicas, slots, ws);
-    });
-    INFO("round " << round);
-    REQUIRE(ended.status == fl::status::ok);
-    REQUIRE(slots == assign_by_scan(cluster, share, replicas, order, fl::full_node_rule::any_rank).slots);
+    for (auto const rule : {fl::full_node_rule::any_rank, fl::full_node_rule::next_node}) {
+      fl::spread_greedy const assigner{rule};
+      std::vector<expert_id> slots(static_cast<std::size_t>(cluster.slots()));
+      auto const ended = with_scratch(assigner.workspace_bytes(cluster, experts), [&](fl::workspace& ws) {
+        return assigner.assign(cluster, load, replicas, slots, ws);
+      });
+      INFO("round " << round);
+      REQUIRE(ended.status == fl::status::ok);
+      REQUIRE(slots == assign_by_scan(cluster, share, replicas, order, rule).slots);
+    }
   }
 }
 
@@ -377,6 +381,23 @@ TEST_CASE("A full node that is behind: the published rule goes anywhere, the oth
   };
   CHECK(held(fl::full_node_rule::any_rank) == std::vector<index_t>{0, 1, 3});
   CHECK(held(fl::full_node_rule::next_node) == std::vector<index_t>{0, 2, 2});
+}
+
+TEST_CASE("A short last node or a lost rank does not unbalance the others, unless the published rule is asked for") {
+  dice draw(13);
+  double kept = 0.0;
+  double published = 0.0;
+  for (int round = 0; round < 10; ++round) {
+    std::vector<fl::rank_id> const lost{static_cast<fl::rank_id>(draw.below(60))};
+    fl::topology const whole(60, 16, 8);
+    problem const p = some_problem(draw, round % 2 == 0 ? whole : whole.without(lost), 32, 1000);
+    std::vector<expert_id> next;
+    kept += tune(fl::layout_tuner{.rules = one_rule<fl::greedy_max_replicas>{}}, p, {}, next).cost.compute_s;
+    published += tune(fl::layout_tuner{.rules = one_rule<fl::greedy_max_replicas>{}, .assigner = fl::spread_greedy{fl::full_node_rule::any_rank}},
+                      p, {}, next)
+                     .cost.compute_s;
+  }
+  CHECK(kept < 0.9 * published);
 }
 
 TEST_CASE("pair_sum_cost keeps the laws of cost models, and adds up what the formula says") {
@@ -477,6 +498,82 @@ TEST_CASE("layout_cost equals the split by definition, to the last copy") {
   CHECK(far > 100);
   CHECK(wide > 50);
   CHECK(repeats > 100);
+}
+
+TEST_CASE("layout_port_cost counts what each rank sends and receives") {
+  dice draw(11);
+  for (int round = 0; round < 200; ++round) {
+    index_t const ranks = 1 + draw.below(14);
+    auto const cluster = some_cluster(draw, round % 3 != 0, ranks, 1 + draw.below(6), 1 + draw.below(5));
+    if (cluster.slots() == 0) { continue; }
+    index_t const experts = 1 + draw.below(std::min<index_t>(cluster.slots(), 12));
+    problem const p = some_problem(draw, cluster, experts, round % 4 == 3 ? 2000000000 : 900);
+    auto const table = random_table(draw, cluster.slots(), experts, round % 2 == 0);
+    bool const rotate = round % 5 != 0;
+    auto const brute = split_by_definition(cluster, p.copies, table, rotate);
+    std::vector<fl::rank_exchange> expected(static_cast<std::size_t>(ranks));
+    for (index_t source = 0; source < ranks; ++source) {
+      for (index_t rank = 0; rank < ranks; ++rank) {
+        for (index_t s = cluster.slot_offsets()[static_cast<std::size_t>(rank)];
+             s < cluster.slot_offsets()[static_cast<std::size_t>(rank) + 1]; ++s) {
+          index_t const count = brute.whole(source, s);
+          auto& from = expected[static_cast<std::size_t>(source)];
+          auto& to = expected[static_cast<std::size_t>(rank)];
+          bool const near = cluster.node_of(source) == cluster.node_of(rank);
+          if (source == rank) {
+            from.stays += count;
+          } else {
+            (near ? from.sent_near : from.sent_far) += count;
+            (near ? to.received_near : to.received_far) += count;
+          }
+        }
+      }
+    }
+    fl::layout_port_cost const objective{.ports = {.bytes_per_copy = 8192.0, .intra_bytes_per_s = 200e9, .inter_bytes_per_s = 50e9},
+                                         .seconds_per_copy = 1e-6,
+                                         .rotate = rotate};
+    std::vector<fl::rank_exchange> found(expected.size());
+    with_scratch(objective.workspace_bytes(cluster, experts), [&](fl::workspace& ws) {
+      auto const sources = objective.prepare(cluster, p.load(), ws);
+      CHECK(objective.traffic(cluster, sources, table, found, ws));
+      CHECK(objective.bound(cluster, sources) <= objective.cost(cluster, sources, table, ws).total_s() * (1.0 + 1e-12));
+      return 0;
+    });
+    INFO("round " << round);
+    REQUIRE(found == expected);
+  }
+}
+
+TEST_CASE("layout_port_cost is nic_cost of what local_node_even schedules, plus the busiest rank") {
+  dice draw(12);
+  for (int round = 0; round < 100; ++round) {
+    auto const cluster = some_cluster(draw, round % 2 == 0, 1 + draw.below(20), 1 + draw.below(6), 1 + draw.below(4));
+    if (cluster.slots() == 0) { continue; }
+    index_t const experts = 1 + draw.below(cluster.slots());
+    problem const p = some_problem(draw, cluster, experts, 1000);
+    auto const table = random_table(draw, cluster.slots(), experts, true);
+    auto const where = fl::make_placement(cluster, experts, table, fl::replica_meaning::equal_share);
+    fl::matrix<fl::count_t> load(cluster.ranks(), experts);
+    for (std::size_t i = 0; i < load.span().size(); ++i) { load.span()[i] = static_cast<fl::count_t>(p.copies.span()[i]); }
+    fl::matrix<fl::count_t> schedule(cluster.ranks(), where.replicas());
+    fl::workspace none;
+    auto const ended = fl::local_node_even{.cluster = cluster}.schedule(load.view(), where, schedule.view(), none);
+    REQUIRE(ended.status == fl::status::ok);
+    for (auto const owner : {fl::port_owner::rank, fl::port_owner::node}) {
+      fl::layout_port_cost const objective{
+          .ports = {.bytes_per_copy = 8192.0, .intra_bytes_per_s = 200e9, .inter_bytes_per_s = 37e9, .inter_port = owner},
+          .seconds_per_copy = 1e-6};
+      auto const scheduled = with_scratch(objective.ports.workspace_bytes(cluster, experts), [&](fl::workspace& ws) {
+        return objective.ports.cost(cluster, where, schedule.view(), ws);
+      });
+      auto const cost = with_scratch(objective.workspace_bytes(cluster, experts), [&](fl::workspace& ws) {
+        auto const sources = objective.prepare(cluster, p.load(), ws);
+        return objective.cost(cluster, sources, table, ws);
+      });
+      REQUIRE(cost.communication_s == scheduled.communication_s);
+      REQUIRE(cost.compute_s == 4.0 * 1e-6 * ended.value);
+    }
+  }
 }
 
 TEST_CASE("layout_cost is pair_sum_cost of what local_node_even schedules, both with their defaults") {
@@ -581,6 +678,9 @@ TEST_CASE("layout_tuner keeps the laws of load planners, with every setting") {
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}, .changes = 5}, sizes));
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}, .changes = 5, .parents = fl::change_parent::any}, sizes));
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = std::tuple{pile_up{}}, .changes = 3}, sizes));
+  fl::layout_port_cost const ports{.ports = {.bytes_per_copy = 8192.0, .intra_bytes_per_s = 200e9, .inter_bytes_per_s = 50e9},
+                                   .seconds_per_copy = 1e-6};
+  CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}, .objective = ports, .changes = 2}, sizes));
   CHECK(fl::laws::check_load_planner(fl::layout_tuner{.rules = all_rules{}, .objective = fl::layout_cost{.remainder = fl::even_remainder::divided}},
                                      {.ranks = 13, .ranks_per_node = 4, .experts = 7, .extra_slots = 40, .seed = 22}));
 }

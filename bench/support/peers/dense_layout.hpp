@@ -4,7 +4,8 @@
 /// @brief A peer: a layout solver that scans all ranks for each replica and fills a tensor of all copies, written anew from
 /// the published algorithm.
 ///
-/// For benches only. Tokens are conserved (the published code counts remainders twice), so that its cost can be compared.
+/// For benches only. Tokens are conserved (the published code counts remainders twice) and full nodes are left out of the
+/// comparison of nodes, so that its cost can be compared.
 #include <fairlead/cluster/pair_sum_cost.hpp>
 #include <fairlead/core/load.hpp>
 #include <fairlead/core/topology.hpp>
@@ -42,25 +43,31 @@ class dense_layout {
     held_.assign(nodes * experts_, 0);
     load_.assign(ranks_, 0.0);
     used_.assign(ranks_, 0);
+    room_.assign(nodes, 0);
+    for (std::size_t rank = 0; rank < ranks_; ++rank) {
+      auto const r = static_cast<index_t>(rank);
+      room_[static_cast<std::size_t>(cluster_.node_of(r))] += cluster_.slots(r);
+    }
     std::fill(slots.begin(), slots.end(), fairlead::expert_id::none);
     for (item const& now : items_) {
       index_t fewest = std::numeric_limits<index_t>::max();
-      for (std::size_t node = 0; node < nodes; ++node) { fewest = std::min(fewest, held_[node * experts_ + now.expert]); }
+      for (std::size_t node = 0; node < nodes; ++node) {
+        if (room_[node] > 0) { fewest = std::min(fewest, held_[node * experts_ + now.expert]); }
+      }
       std::size_t best = ranks_;
-      for (bool const anywhere : {false, true}) {
-        for (std::size_t rank = 0; rank < ranks_; ++rank) {
-          auto const r = static_cast<index_t>(rank);
-          if (used_[rank] == cluster_.slots(r)) { continue; }
-          auto const node = static_cast<std::size_t>(cluster_.node_of(r));
-          if (!anywhere && held_[node * experts_ + now.expert] != fewest) { continue; }
-          if (best == ranks_ || load_[rank] < load_[best]) { best = rank; }
-        }
-        if (best < ranks_) { break; }
+      for (std::size_t rank = 0; rank < ranks_; ++rank) {
+        auto const r = static_cast<index_t>(rank);
+        if (used_[rank] == cluster_.slots(r)) { continue; }
+        auto const node = static_cast<std::size_t>(cluster_.node_of(r));
+        if (held_[node * experts_ + now.expert] != fewest) { continue; }
+        if (best == ranks_ || load_[rank] < load_[best]) { best = rank; }
       }
       slots[static_cast<std::size_t>(cluster_.slot_offsets()[best] + used_[best]++)] =
           static_cast<fairlead::expert_id>(now.expert);
       load_[best] += now.share;
-      ++held_[static_cast<std::size_t>(cluster_.node_of(static_cast<index_t>(best))) * experts_ + now.expert];
+      auto const chosen = static_cast<std::size_t>(cluster_.node_of(static_cast<index_t>(best)));
+      ++held_[chosen * experts_ + now.expert];
+      --room_[chosen];
     }
   }
 
@@ -135,6 +142,7 @@ class dense_layout {
   std::vector<item> items_;
   std::vector<fairlead::index_t> held_;
   std::vector<fairlead::index_t> used_;
+  std::vector<fairlead::index_t> room_;
   std::vector<double> load_;
   std::vector<double> sent_;
   std::vector<std::vector<std::size_t>> hosts_;

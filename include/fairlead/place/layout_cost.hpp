@@ -25,6 +25,19 @@ struct layout_traffic {
   double busiest = 0.0;     ///< copies of the busiest rank
 };
 
+/// @brief Copies that one rank exchanges under an even split.
+struct rank_exchange {
+  index_t stays = 0;          ///< copies of its own that it computes
+  index_t sent_near = 0;      ///< copies to other ranks of its node
+  index_t sent_far = 0;       ///< copies to other nodes
+  index_t received_near = 0;  ///< copies from other ranks of its node
+  index_t received_far = 0;   ///< copies from other nodes
+  /// @returns copies that it computes
+  [[nodiscard]] constexpr index_t computed() const noexcept { return stays + received_near + received_far; }
+  /// Equality of all members.
+  friend constexpr bool operator==(rank_exchange const&, rank_exchange const&) = default;
+};
+
 /// @brief Loads of sources in the form that `layout_cost` reads: computed once, shared by all slot tables.
 struct source_loads {
   std::span<std::int32_t const> narrow;   ///< copies a source and expert when no expert has 2^31, else empty. @shape{ranks x experts}
@@ -87,14 +100,7 @@ struct layout_cost {
   /// @param sources what `prepare` returned for this cluster
   /// @returns a lower bound of `cost(...).total_s()`. @unit{s}
   /// @complexity O(experts + ranks)
-  [[nodiscard]] double bound(topology const& cluster, source_loads const& sources) const noexcept {
-    index_t total = 0;
-    for (index_t const sum : sources.totals) { total += sum; }
-    index_t const hosts = std::max<index_t>(cluster.hosting_ranks(), 1);
-    double const whole = static_cast<double>((total + hosts - 1) / hosts);
-    double const part = static_cast<double>(total) / static_cast<double>(hosts);
-    return model.cost_of(0.0, 0.0, remainder == even_remainder::divided ? part : whole).total_s();
-  }
+  [[nodiscard]] double bound(topology const& cluster, source_loads const& sources) const noexcept;
 
   /// @brief Scratch of `prepare` and one `cost` or `traffic`.
   /// @param cluster the cluster

@@ -13,8 +13,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Where a replica goes when a node that is behind with its expert has no free slot.
 enum class full_node_rule {
-  any_rank,  ///< to the least loaded rank with a free slot, wherever: the published rule
-  next_node  ///< to the nodes with a free slot that have fewest replicas of the expert: the most even spread
+  next_node,  ///< to the nodes with a free slot that have fewest replicas of the expert: the most even spread
+  any_rank    ///< to the least loaded rank with a free slot, wherever: the published code
 };
 
 /// @brief Put replicas on ranks, the largest shares first: to a node with fewest replicas of the expert, and there to the
@@ -30,9 +30,11 @@ enum class full_node_rule {
 /// node needs no comparison between nodes, only a last, partial one does. Loads of ranks are fixed-point integers that
 /// share a 64-bit word with the rank: exact to 2^-(62 - bits of ranks) of the whole load, equal on every rank, and the
 /// smallest word is the smallest (load, id).
-/// @source{2602.11686, Algorithm 1, and the fallback of its code}
+/// @source{2602.11686, Algorithm 1} The paper does not say what happens when a node that is behind is full. Its code then
+/// gives the spread up (`full_node_rule::any_rank`): one node of fewer slots, or a lost rank, unbalances all others. Keeping
+/// the spread among nodes with room is this library's choice; on even clusters both rules hardly ever differ.
 struct spread_greedy {
-  full_node_rule full_nodes = full_node_rule::any_rank;  ///< what to do when a node that is behind is full
+  full_node_rule full_nodes = full_node_rule::next_node;  ///< what to do when a node that is behind is full
 
   /// @brief Assign all replicas.
   /// @param cluster the cluster; nodes and ranks may be ragged

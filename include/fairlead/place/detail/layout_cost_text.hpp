@@ -30,7 +30,8 @@ namespace detail {
 // One slot table under whole quotas. A group is the set of replicas that a source splits an expert over: those of its
 // node, or all of them. A source adds floor(copies / group) to each replica of the group and one more to some of them; per
 // group the floors are summed, and the ones more are kept as differences between neighbours, so that a source costs O(1).
-template <class Count, bool Rotated>
+// With Ports, what each rank sends and receives is counted too.
+template <class Count, bool Rotated, bool Ports = false>
 class even_split {
  public:
   even_split(topology const& cluster, std::span<expert_id const> slots, std::span<std::int32_t const> replicas, workspace& ws)
@@ -52,8 +53,10 @@ class even_split {
         far_sums_(ws.take<Count>(experts_).data()),
         more_(ws.take<Count>(turns * (2 * cluster.slots() + experts_)).data()) {}
 
-  // Adds to `rank_loads`.
-  [[nodiscard]] layout_traffic run(Count const* copies, source_loads const& sources, index_t* rank_loads) {
+  // Adds to `rank_loads`; fills `ports` if they are wanted.
+  [[nodiscard]] layout_traffic run(Count const* copies, source_loads const& sources, index_t* rank_loads,
+                                   rank_exchange* ports = nullptr) {
+    ports_ = ports;
     open_far_groups();
     index_t other_node = 0;
     index_t same_rank = 0;
@@ -64,7 +67,15 @@ class even_split {
       same_rank += add_sources(node, copies);
       close_node(node, rank_loads);
     }
+    if constexpr (Ports) {
+      for (index_t rank = 0; rank < cluster_.ranks(); ++rank) { ports[rank].received_near = rank_loads[rank] - ports[rank].stays; }
+    }
     if (any_far) { close_far_groups(rank_loads); }
+    if constexpr (Ports) {
+      for (index_t rank = 0; rank < cluster_.ranks(); ++rank) {
+        ports[rank].received_far = rank_loads[rank] - ports[rank].stays - ports[rank].received_near;
+      }
+    }
     index_t total = 0;
     for (index_t const sum : sources.totals) { total += sum; }
     index_t busiest = 0;
@@ -130,17 +141,30 @@ class even_split {
   // Adds the copies of a node's sources to their groups; returns how many stay on their rank.
   index_t add_sources(index_t node, Count const* copies) noexcept {
     index_t const first = cluster_.node_offsets()[static_cast<std::size_t>(node)];
-    index_t stay = 0;
+    index_t all_stay = 0;
     for (index_t rank = first; rank < first + sources_of(node); ++rank) {
       split(copies + rank * experts_, static_cast<Count>(rank), quota_, left_, start_, sums_);
       for (index_t e = 0; e < experts_; ++e) { mark(e); }
+      index_t stay = 0;
       for (index_t slot = slot_offset(rank); slot < slot_offset(rank + 1); ++slot) {
         if (slots_[slot] == expert_id::none) { continue; }
         index_t const e = to_index(slots_[slot]);
         stay += quota_[e] + (gets_more(e, next_[e]++) ? 1 : 0);
       }
+      all_stay += stay;
+      if constexpr (Ports) { ports_[rank] = sent(copies + rank * experts_, stay); }
     }
-    return stay;
+    return all_stay;
+  }
+
+  [[nodiscard]] rank_exchange sent(Count const* row, index_t stay) const noexcept {
+    index_t sum = 0;
+    index_t far = 0;
+    for (index_t e = 0; e < experts_; ++e) {
+      sum += row[e];
+      far += hosted_[e] > 0 ? 0 : row[e];
+    }
+    return {.stays = stay, .sent_near = sum - stay - far, .sent_far = far};
   }
 
   // Quotas and remainders of one source; a function of its own for the promise that its arrays do not overlap.
@@ -251,6 +275,7 @@ class even_split {
   Count* sums_;                // quotas of the node's sources
   Count* far_sums_;            // quotas of the sources that split over all replicas
   Count* more_;                // marks of one node's groups, then those of the groups of all replicas
+  rank_exchange* ports_ = nullptr;
 };
 
 // The same with quotas that are fractions: sums of nodes suffice, apart from what stays on its rank.
@@ -326,9 +351,7 @@ template <class Count>
   return traffic;
 }
 
-}  // namespace detail
-
-inline source_loads layout_cost::prepare(topology const& cluster, load_estimate const& load, workspace& ws) const {
+inline source_loads prepare_sources(topology const& cluster, load_estimate const& load, workspace& ws) {
   auto const experts = static_cast<index_t>(load.totals.size());
   index_t const ranks = cluster.ranks();
   bool const given = !load.by_source.empty() || ranks == 0 || experts == 0;
@@ -393,16 +416,39 @@ inline source_loads layout_cost::prepare(topology const& cluster, load_estimate 
   return {{}, wide, node_sums, totals};
 }
 
-inline layout_traffic layout_cost::traffic(topology const& cluster, source_loads const& sources,
-                                           std::span<expert_id const> slots, std::span<double> rank_loads,
-                                           workspace& ws) const {
+inline void check_table(topology const& cluster, source_loads const& sources, std::span<expert_id const> slots) {
   FAIRLEAD_EXPECTS(static_cast<index_t>(slots.size()) == cluster.slots(), "one entry a slot of the cluster", slots.size(),
                    cluster.slots());
   FAIRLEAD_EXPECTS(cluster.slots() < (index_t{1} << 28U), "the number of slots must be below 2^28", cluster.slots());
-  FAIRLEAD_EXPECTS(static_cast<index_t>(rank_loads.size()) == cluster.ranks(), "one load a rank of the cluster",
-                   rank_loads.size(), cluster.ranks());
   FAIRLEAD_EXPECTS(sources.node_sums.size() == static_cast<std::size_t>(cluster.nodes()) * sources.totals.size(),
                    "these loads were prepared for another cluster", sources.node_sums.size(), cluster.nodes());
+}
+
+// Busiest rank if all ranks with a slot had the same load.
+[[nodiscard]] inline double least_busiest(topology const& cluster, source_loads const& sources, bool whole) noexcept {
+  index_t total = 0;
+  for (index_t const sum : sources.totals) { total += sum; }
+  index_t const hosts = std::max<index_t>(cluster.hosting_ranks(), 1);
+  return whole ? static_cast<double>((total + hosts - 1) / hosts) : static_cast<double>(total) / static_cast<double>(hosts);
+}
+
+}  // namespace detail
+
+inline source_loads layout_cost::prepare(topology const& cluster, load_estimate const& load, workspace& ws) const {
+  return detail::prepare_sources(cluster, load, ws);
+}
+
+inline double layout_cost::bound(topology const& cluster, source_loads const& sources) const noexcept {
+  bool const whole = remainder != even_remainder::divided;
+  return model.cost_of(0.0, 0.0, detail::least_busiest(cluster, sources, whole)).total_s();
+}
+
+inline layout_traffic layout_cost::traffic(topology const& cluster, source_loads const& sources,
+                                           std::span<expert_id const> slots, std::span<double> rank_loads,
+                                           workspace& ws) const {
+  detail::check_table(cluster, sources, slots);
+  FAIRLEAD_EXPECTS(static_cast<index_t>(rank_loads.size()) == cluster.ranks(), "one load a rank of the cluster",
+                   rank_loads.size(), cluster.ranks());
   workspace::scope const scope(ws);
   auto const replicas = ws.take<std::int32_t>(static_cast<index_t>(sources.totals.size()));
   bool const complete = detail::count_replicas(sources, slots, replicas);
