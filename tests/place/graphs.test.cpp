@@ -365,3 +365,37 @@ TEST_CASE("fixed_graph_duplicate keeps the laws of planners", "[place][graphs][l
   CHECK(fl::laws::check_load_planner(fl::fixed_graph_duplicate<fl::torus_graph>{.graph = {2, 3}, .combined = 2},
                                      {.extra_slots = 40, .ragged = false, .value_is_largest_share = true, .scale_invariant = true, .may_refuse = true}));
 }
+
+namespace {
+
+struct no_columns {
+  [[nodiscard]] index_t ranks() const { return 2; }
+  [[nodiscard]] index_t source(index_t rank, index_t) const { return 1 - rank; }
+};
+struct pair_graph : no_columns {
+  [[nodiscard]] index_t columns() const { return 1; }
+};
+struct no_memory {
+  [[nodiscard]] fl::metrics::density evaluate(fl::topology const&, std::span<expert_id const> slots, std::span<index_t const>, fl::metrics::density const*, fl::workspace&) const {
+    return {.load = fl::to_index(slots[0])};  // the fewer the first expert's id, the better
+  }
+};
+struct first_slot_score : no_memory {
+  [[nodiscard]] std::size_t workspace_bytes(fl::topology const&, index_t) const { return 0; }
+};
+struct says_a_number : first_slot_score {
+  [[nodiscard]] double evaluate(fl::topology const&, std::span<expert_id const>, std::span<index_t const>, fl::metrics::density const*, fl::workspace&) const { return 0.0; }
+};
+static_assert(fl::rank_graph<pair_graph> && !fl::rank_graph<no_columns>);
+static_assert(fl::density_score<first_slot_score> && !fl::density_score<no_memory> && !fl::density_score<says_a_number>);
+
+}  // namespace
+
+TEST_CASE("graphs and scores of the user take part", "[place][graphs]") {
+  answer const made = plan(fl::fixed_graph_duplicate<pair_graph>{}, fl::topology(2, 3), {4, 3, 2, 1});
+  REQUIRE(made.ended.status == fl::status::ok);
+  CHECK(made.slots[2] == made.slots[3]);  // the hottest of the other rank
+  CHECK(made.slots[5] == made.slots[0]);
+  answer const chosen = plan(fl::monte_carlo_placement<fl::greedy_max_replicas, first_slot_score>{.draws = 100}, fl::topology(3, 4), uniform(12));
+  CHECK(chosen.slots[0] == expert_id{0});  // 1 - (11 / 12)^100 of all seeds
+}

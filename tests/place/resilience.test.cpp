@@ -2,9 +2,12 @@
 #include <fairlead/core/plan.hpp>
 #include <fairlead/metrics/placement_recovery.hpp>
 #include <fairlead/place/grouped_overlap.hpp>
+#include <fairlead/place/replicate_then_place.hpp>
 #include <fairlead/place/resilient_search.hpp>
+#include <fairlead/place/sequential_quota.hpp>
 #include <fairlead/place/spread_nodes.hpp>
 
+#include <fairlead/laws/load_planner.hpp>
 #include <fairlead/laws/slot_assigner.hpp>
 
 #include <algorithm>
@@ -160,4 +163,23 @@ TEST_CASE("failed ranks hold nothing after a re-placement", "[place][resilience]
     CHECK(made.slots.size() == 12);
     CHECK(std::count(made.slots.begin(), made.slots.end(), expert_id::none) == 0);
   }
+}
+
+TEST_CASE("quotas with a floor and a resilient assigner make a planner", "[place][resilience][laws]") {
+  using planner = fl::replicate_then_place<fl::sequential_quota, fl::resilient_search<>>;
+  planner const made{.replicate = {.least = 2}, .place = {.evaluations = 200}};
+  CHECK(fl::laws::check_load_planner(made, {.may_refuse = true}));
+  std::vector<index_t> const loads{100, 200, 300, 400};
+  fl::topology const cluster(7, 2);
+  std::vector<expert_id> slots(14);
+  fl::arena<> memory(made.workspace_bytes(cluster, 4));
+  fl::workspace ws = memory.view();
+  REQUIRE(made.plan(cluster, {loads}, {}, slots, ws).status != fl::status::infeasible);
+  std::vector<index_t> counts(4, 0);
+  for (expert_id const e : slots) { ++counts[static_cast<std::size_t>(e)]; }
+  CHECK(counts == std::vector<index_t>{2, 2, 4, 6});  // golden quotas
+  fl::placement const where = fl::make_placement(cluster, 4, slots);
+  fl::arena<> more(fl::metrics::recovery_bytes(where));
+  fl::workspace scratch = more.view();
+  CHECK(fl::metrics::min_failures_to_lose(where, scratch) >= 2);
 }
