@@ -165,3 +165,19 @@ TEST_CASE("splits name a wrong shape and totals out of range", "[schedule][contr
   auto ws = memory.view();
   CHECK_THROWS_AS((fl::water_fill{.base = two}.split(std::vector<index_t>{1, 2, 3, 4}, where, shares, ws)), fl::contract_violation);
 }
+
+TEST_CASE("the largest rank load is the same for few and for many ranks", "[schedule]") {
+  // 600 ranks take the path for many; the same columns on the first ranks of a smaller placement that for few.
+  for (index_t const ranks : {1, 3, 511, 512, 513, 600}) {
+    fl::placement const where = some_placement(ranks, 70, 90, static_cast<std::uint64_t>(ranks));
+    fl::matrix<count_t> out(4, where.replicas());
+    std::vector<count_t> shares(static_cast<std::size_t>(where.replicas()), 0);
+    for (index_t i = 0; i < static_cast<index_t>(out.span().size()); ++i) {
+      count_t const count = static_cast<count_t>(fl::philox::draw(4, 4, static_cast<std::uint64_t>(i))[0] % 100);
+      out.span()[static_cast<std::size_t>(i)] = count;
+      shares[static_cast<std::size_t>(i % where.replicas())] += count;
+    }
+    auto const loads = fl::laws::detail::rank_loads(where, shares);
+    CHECK(fl::detail::largest_rank_load(where, std::as_const(out).view()) == *std::max_element(loads.begin(), loads.end()));
+  }
+}

@@ -4,6 +4,7 @@
 /// @brief Split the copies of an expert evenly over its replicas.
 #include <fairlead/concepts/token_scheduler.hpp>
 #include <fairlead/schedule/detail/counts.hpp>
+#include <fairlead/schedule/detail/even_rows.hpp>
 
 #include <algorithm>
 
@@ -42,13 +43,7 @@ struct equal_split {
       index_t const first = where.replica_offset(expert);
       for (index_t source = 0; replicas > 0 && source < load.rows(); ++source) {
         FAIRLEAD_EXPECTS_2(load(source, e) >= 0, "a load must not be negative", source, e, load(source, e));
-        index_t const share = load(source, e) / replicas;
-        index_t const left = load(source, e) % replicas;
-        for (index_t r = 0; r < replicas; ++r) {
-          // Place of replica r in the rotation that starts at (source mod replicas).
-          index_t const turn = (r + replicas - source % replicas) % replicas;
-          out(source, first + r) = static_cast<count_t>(share + (turn < left ? 1 : 0));
-        }
+        detail::spread_evenly(out.row(source) + first, {0, static_cast<std::size_t>(replicas)}, load(source, e), source);
       }
     }
     return {.value = static_cast<double>(detail::largest_rank_load(where, out))};

@@ -33,7 +33,7 @@ struct local_node_even {
                      where.replicas());
     FAIRLEAD_EXPECTS(to_index(source) >= 0 && to_index(source) < where.ranks(), "no such rank", source, where.ranks());
     check(where);
-    return {.status = detail::spread_row(copies, to_index(source), where, quota, rotate, chooser{&cluster})};
+    return {.status = detail::spread_row<false>(cluster, rotate, copies, to_index(source), where, quota)};
   }
 
   /// @brief Schedule the copies of all ranks.
@@ -49,21 +49,12 @@ struct local_node_even {
   report schedule(load_view load, placement const& where, token_schedule_view out, workspace& ws) const {
     (void)ws;
     check(where);
-    return detail::spread_rows(load, where, out, rotate, chooser{&cluster});
+    return detail::spread_rows<false>(cluster, rotate, load, where, out);
   }
   /// @returns 0: it needs no scratch
   [[nodiscard]] constexpr std::size_t workspace_bytes(placement const&) const noexcept { return 0; }
 
  private:
-  struct chooser {
-    topology const* cluster;
-    [[nodiscard]] detail::replica_range operator()(std::span<replica const> copies, index_t source) const noexcept {
-      auto const node = static_cast<std::size_t>(cluster->node_of(source));
-      auto const offsets = cluster->node_offsets();
-      detail::replica_range const near = detail::replicas_between(copies, offsets[node], offsets[node + 1]);
-      return near.count > 0 ? near : detail::replica_range{0, copies.size()};
-    }
-  };
   void check(placement const& where) const {
     FAIRLEAD_EXPECTS(cluster.ranks() == where.ranks(), "local_node_even needs the cluster that the placement is for: set .cluster",
                      cluster.ranks(), where.ranks());
