@@ -377,7 +377,7 @@ struct pair_graph : no_columns {
 };
 struct no_memory {
   [[nodiscard]] fl::metrics::density evaluate(fl::topology const&, std::span<expert_id const> slots, std::span<index_t const>, fl::metrics::density const*, fl::workspace&) const {
-    return {.load = fl::to_index(slots[0])};  // the fewer the first expert's id, the better
+    return {.load = 1000 + fl::to_index(slots[0])};  // the lower the first expert's id, the better; far above any bound
   }
 };
 struct first_slot_score : no_memory {
