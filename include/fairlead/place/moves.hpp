@@ -79,7 +79,7 @@ struct move_report {
 /// @throws contract_violation (level 1) on a shape mismatch or too little room
 /// @complexity O(slots + experts + moves x owners) time, O(slots + experts + ranks) scratch, no allocation
 /// @determinism exact: equal on every rank; ties: lowest expert, lowest rank
-/// @source{2407.04656, reconfiguration: fetches spread over owners}
+/// @source{Lazarus, reconfiguration: fetches spread over owners}
 inline move_report list_moves(topology const& before, std::span<expert_id const> was, topology const& after,
                               std::span<expert_id const> becomes, move_options options, std::span<replica_move> moves,
                               workspace& ws) {

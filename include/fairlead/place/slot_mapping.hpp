@@ -51,7 +51,7 @@ static_assert(slot_mapper<identity_mapping>);
 /// @brief Give each rank's new content to the rank that already has most of it, best pairs first.
 ///
 /// What reconfiguration after failures does. Never worse than `identity_mapping`: if it would be, ranks stay.
-/// @source{2407.04656, reconfiguration: mapping of nodes to plan nodes}
+/// @source{Lazarus, reconfiguration: mapping of nodes to plan nodes}
 struct greedy_mapping {
   exchange_scope scope = exchange_scope::cluster;  ///< which ranks may change places
 
@@ -114,7 +114,7 @@ static_assert(slot_mapper<greedy_mapping>);
 ///
 /// Swaps ranks of equally many slots only, inside their node if `scope` says so. Which experts share a rank, and with
 /// `node` which share a node, stays as planned.
-/// @source{2407.04656, reconfiguration; exact instead of greedy}
+/// @source{Lazarus, reconfiguration; exact instead of greedy}
 struct min_cost_mapping {
   exchange_scope scope = exchange_scope::cluster;  ///< which ranks may change places
 
