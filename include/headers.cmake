@@ -414,6 +414,8 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/equal_shares.hpp
     fairlead/schedule/equal_split.hpp
     fairlead/schedule/forest_support.hpp
+    fairlead/schedule/gather_load.cuh
+    fairlead/schedule/gather_load.hpp
     fairlead/schedule/host_graph.hpp
     fairlead/schedule/interior_point_split.hpp
     fairlead/schedule/local_node_even.hpp

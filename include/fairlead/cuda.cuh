@@ -31,4 +31,5 @@
 #include <fairlead/route/token_choice.cuh>
 #include <fairlead/route/top_k.cuh>
 #include <fairlead/schedule/copy_slots.cuh>
+#include <fairlead/schedule/gather_load.cuh>
 #include <fairlead/schedule/min_max_waves.cuh>

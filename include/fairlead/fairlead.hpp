@@ -228,6 +228,7 @@
 #include <fairlead/schedule/equal_shares.hpp>
 #include <fairlead/schedule/equal_split.hpp>
 #include <fairlead/schedule/forest_support.hpp>
+#include <fairlead/schedule/gather_load.hpp>
 #include <fairlead/schedule/host_graph.hpp>
 #include <fairlead/schedule/interior_point_split.hpp>
 #include <fairlead/schedule/local_node_even.hpp>

@@ -54,8 +54,9 @@ void auctions(fl::cuda_stream on, fl::matrix_view<Score> scores, fl::matrix_view
   fl::jacobi_auction{}.solve_batch(on, fl::assignment_batch<Score>{.scores = scores}, owner, {}, {}, ws);
 }
 
-void schedules(fl::cuda_stream on, fl::load_view load, fl::column_view const& where, fl::node_table<fl::device_space> const& nodes,
+void schedules(fl::cuda_stream on, fl::nccl::communicator& comm, fl::load_view load, fl::column_view const& where, fl::node_table<fl::device_space> const& nodes,
                fl::matrix_view<index_t> totals, fl::matrix_view<fl::count_t> out, fl::copy_pieces const& pieces, fl::workspace& ws) {
+  fl::gather_load{}.gather(on, comm, {}, out, ws);
   fl::sum_over_ranks(on, load, std::span<index_t>());
   fl::min_max_waves{}.solve_batch(on, where, totals, out, {}, ws);
   fl::route_staircase(on, where, load, {}, false, out);

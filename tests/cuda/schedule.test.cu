@@ -3,11 +3,14 @@
 // routing to slots must run without a look from the host.
 #include <fairlead/assign/least_loaded.hpp>
 #include <fairlead/assign/rerouting_map.hpp>
+#include <fairlead/comm/inproc.hpp>
+#include <fairlead/comm/nccl.cuh>
 #include <fairlead/core/matrix.hpp>
 #include <fairlead/cuda/deal_copies.cuh>
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/schedule/column_rules.hpp>
 #include <fairlead/schedule/copy_slots.cuh>
+#include <fairlead/schedule/gather_load.cuh>
 #include <fairlead/schedule/local_node_even.hpp>
 #include <fairlead/schedule/min_max_flow.hpp>
 #include <fairlead/schedule/min_max_waves.cuh>
@@ -217,6 +220,69 @@ TEST_CASE("from counts to slots on a device: sums, split, staircase, slots, with
       REQUIRE(done.value == static_cast<double>(count - 5));
     }
   }
+}
+
+namespace {
+
+struct path_outcome {
+  std::vector<fl::count_t> load, shares, schedule;
+  std::vector<fl::slot_id> slots;
+  bool operator==(path_outcome const&) const = default;
+};
+
+// One rank's way from its routing to slots; the host only queues it.
+template <class Backend, class Comm>
+path_outcome run_path(Backend const& on, Comm& comm, fl::placement const& where) {
+  using space = typename Backend::memory_space;
+  index_t const ranks = comm.size(), experts = where.experts(), columns = where.replicas();
+  std::vector<fl::expert_id> copies(static_cast<std::size_t>(comm.rank() == 1 ? 0 : 700 + 13 * comm.rank()));
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    index_t const hot = below(3, 200 + static_cast<std::uint64_t>(comm.rank()), i);
+    copies[i] = static_cast<fl::expert_id>(below(hot == 0 ? experts + 1 : 3, 300 + static_cast<std::uint64_t>(comm.rank()), i) - (hot == 0 ? 1 : 0));
+  }
+  auto const mine = upload(on, copies);
+  fl::column_table<space> const table(on, where);
+  fl::buffer<index_t, space> totals(experts);
+  fl::buffer<fl::count_t, space> load(ranks * experts), shares(columns), schedule(ranks * columns);
+  fl::buffer<fl::wave_report, space> report(1);
+  fl::buffer<fl::slot_id, space> slots(static_cast<index_t>(copies.size()));
+  fl::min_max_waves const rule{};
+  std::size_t const bytes = std::max({fl::gather_load{}.workspace_bytes(on, experts), rule.batch_workspace_bytes(1, ranks, experts, columns),
+                                      fl::copy_slots{}.workspace_bytes(on, experts, columns)});
+  fl::arena<space> memory(bytes);
+  fl::workspace ws = memory.view();
+  fl::matrix_view<fl::count_t> const gathered(load.data(), ranks, experts);
+  fl::gather_load{}.gather(on, comm, mine.span(), gathered, ws);
+  fl::sum_over_ranks(on, gathered, totals.span());
+  rule.solve_batch(on, table.view(), {totals.data(), 1, experts}, {shares.data(), 1, columns}, report.span(), ws);
+  fl::route_staircase(on, table.view(), gathered, shares.span(), true, {schedule.data(), ranks, columns});
+  std::span<fl::count_t const> const row(schedule.data() + comm.rank() * columns, static_cast<std::size_t>(columns));
+  fl::copy_slots{}.assign(on, mine.span(), {}, table.view(), row, slots.span(), ws);
+  path_outcome result{download(on, load), download(on, shares), download(on, schedule), download(on, slots)};
+  comm.barrier();
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("ranks on devices gather their counts and end with the slots that ranks on the host find", "[cuda]") {
+  FAIRLEAD_NEEDS_DEVICES(4);
+  auto const where = any_placement(4, 20, 16, 400);
+  fl::inproc::world world(4);
+  auto const expected = world.run([&](fl::inproc::communicator comm) { return run_path(fl::serial{}, comm, where); });
+  std::vector<path_outcome> found(4);
+  fl::nccl::run_ranks(4, [&](fl::nccl::communicator& comm, int rank) {
+    fl::cuda_stream_owner const stream;
+    found[static_cast<std::size_t>(rank)] = run_path(stream.get(), comm, where);
+  });
+  for (std::size_t rank = 0; rank < 4; ++rank) {
+    INFO("rank " << rank);
+    REQUIRE(found[rank] == expected[rank]);
+    REQUIRE(found[rank].schedule == found[0].schedule);
+    REQUIRE(fl::conserves({found[rank].load.data(), 4, 20}, where, {found[rank].schedule.data(), 4, where.replicas()}));
+  }
+  REQUIRE(std::count(expected[0].slots.begin(), expected[0].slots.end(), fl::slot_id::none) < 40);
+  REQUIRE(expected[1].slots.empty());
 }
 
 TEST_CASE("the token map of a rerouting is the host's on a device, in both orders", "[cuda]") {
