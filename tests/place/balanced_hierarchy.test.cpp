@@ -282,3 +282,16 @@ TEST_CASE("balanced_hierarchy leaves slots for replicas where many groups would 
     CHECK(searched < 0.9 * reference);
   }
 }
+
+TEST_CASE("balanced_hierarchy tries no more packings than it is allowed", "[place]") {
+  topology const cluster(64, 5, 8);
+  for (index_t const attempts : {0, 1, 5, 32}) {
+    for (std::uint64_t number = 0; number < 8; ++number) {
+      auto const load = zipf_load(256, 1.0, 200 + number);
+      fl::balanced_hierarchy const planner{.groups = 8, .attempts = attempts, .closeness = 1000000};
+      planned const made = plan_of(planner, cluster, load);  // one packing of groups: one group a node
+      REQUIRE(made.ended.iterations >= 8);
+      REQUIRE(made.ended.iterations <= 8 * (attempts + 1));
+    }
+  }
+}

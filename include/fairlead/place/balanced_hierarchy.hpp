@@ -37,7 +37,7 @@ struct balanced_hierarchy {
   static constexpr replica_meaning meaning = replica_meaning::equal_share;
   /// Number of groups of consecutive experts.
   index_t groups = 1;
-  /// Thresholds tried on a node. More are slower and better.
+  /// Numbers of replicas tried on a node beyond the greedy ones. More are slower and better.
   index_t attempts = 32;
   /// A node is settled when it is no further above the bound than the bound divided by this.
   index_t closeness = 256;

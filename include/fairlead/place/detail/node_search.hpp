@@ -31,9 +31,10 @@ struct node_search {
     std::uint32_t heavy = 0;
     std::uint64_t used = 0;
     for (; heavy < n && s.load[heavy] > threshold; ++heavy) {
-      s.replicas[heavy] = static_cast<std::uint32_t>((s.load[heavy] + threshold - 1) / threshold);
-      used += s.replicas[heavy];
-      if (used > slots) { return false; }
+      std::uint64_t const needed = (s.load[heavy] - 1) / threshold + 1;
+      if (needed > slots - used) { return false; }
+      s.replicas[heavy] = static_cast<std::uint32_t>(needed);
+      used += needed;
     }
     if (used + (n - heavy) > slots || (heavy == n && used < slots)) { return false; }
     std::uint32_t several = 0;
@@ -78,7 +79,7 @@ struct node_search {
   // is taken. Returns how many it packed, at most `left`.
   index_t shift_replicas(std::uint64_t goal, index_t left, std::uint32_t limit) {
     index_t packed = 0;
-    for (bool better = true; better;) {
+    for (bool better = left > 0; better;) {
       better = false;
       std::uint32_t several = 0;
       while (several < n && best_replicas[several] > 1) { ++several; }
@@ -102,8 +103,8 @@ struct node_search {
     }
     return packed;
   }
-  // Tries the greedy numbers, then thresholds, then single replicas, until one reaches `goal`. Returns how many it
-  // packed; `best` is what it reached.
+  // Tries the greedy numbers, then up to `attempts` others by thresholds and by single replicas, until one reaches
+  // `goal`. Returns how many it packed; `best` is what it reached.
   index_t run(std::uint64_t goal, index_t attempts, std::uint32_t limit) {
     static_cast<void>(count(~std::uint64_t{0} >> 2U));
     for (std::uint32_t i = 0; i < n; ++i) { least_share = std::max(least_share, s.load[i] / s.replicas[i]); }
@@ -117,7 +118,7 @@ struct node_search {
     };
     for (std::uint64_t i = 27; i > 0 && packed <= attempts && best > goal && part(i); --i) { ++packed; }
     for (std::uint64_t i = 28; i <= 32 && packed <= attempts && best > goal && part(i); ++i) { ++packed; }
-    if (best > goal) { packed += shift_replicas(goal, attempts - packed, limit); }
+    if (best > goal) { packed += shift_replicas(goal, attempts + 1 - packed, limit); }
     return packed;
   }
 };
