@@ -136,6 +136,9 @@ void check_budget(Planner const& planner, std::uint64_t number, int& improved, i
 static_assert(fl::load_planner<fl::budgeted<fl::global_pack>>);
 static_assert(fl::budgets_moves<fl::budgeted<fl::global_pack>> && !fl::budgets_moves<fl::global_pack>);
 static_assert(fl::incremental<fl::budgeted<fl::global_pack>>);
+struct state_beside_replicas {};  // a carrier that moves optimizer state with the weights
+static_assert(fl::planner_fits_state<fl::budgeted<fl::global_pack>, state_beside_replicas, true>);
+static_assert(!fl::planner_fits_state<fl::global_pack, state_beside_replicas, true>);
 static_assert(fl::budgeted<fl::global_pack>::meaning == fl::global_pack::meaning);
 
 TEST_CASE("budgeted plans host every expert, stay in the budget and never get less even", "[place][budget]") {

@@ -107,6 +107,16 @@ bool hosted(planning const& p, index_t rank, index_t expert) {
   }
   return false;
 }
+// Load descending, then expert ascending.
+struct hotter_in {
+  std::vector<index_t> const* totals;
+  explicit hotter_in(planning const& p) : totals(&p.totals) {}
+  bool operator()(index_t a, index_t b) const {
+    index_t const x = (*totals)[static_cast<std::size_t>(a)];
+    index_t const y = (*totals)[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
+  }
+};
 // Experts that some rank with slots lacks, hottest first.
 std::vector<index_t> by_heat(planning const& p) {
   std::vector<index_t> order;
@@ -118,9 +128,7 @@ std::vector<index_t> by_heat(planning const& p) {
       }
     }
   }
-  std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) {
-    return p.totals[static_cast<std::size_t>(a)] > p.totals[static_cast<std::size_t>(b)];
-  });
+  std::sort(order.begin(), order.end(), hotter_in(p));
   return order;
 }
 
@@ -485,9 +493,7 @@ TEST_CASE("sparse_copies shares scarce memory by load, over nodes first", "[plac
     auto sets = base_sets(p);
     std::vector<index_t> order;
     for (index_t e = 0; e < 7; ++e) { order.push_back(e); }
-    std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) {
-      return p.totals[static_cast<std::size_t>(a)] > p.totals[static_cast<std::size_t>(b)];
-    });
+    std::sort(order.begin(), order.end(), hotter_in(p));
     std::set<index_t> const top(order.begin(), order.begin() + planner.degree);
     for (fl::replica_copy const copy : got.copies) {
       auto& set = sets[static_cast<std::size_t>(copy.expert)];

@@ -199,8 +199,10 @@ struct budgeted {
   }
 };
 
+/// At most `max_moves` experts are fetched, but for lost ones.
 template <class Planner, class Mapper>
 inline constexpr bool budgets_moves<budgeted<Planner, Mapper>> = true;
+/// The table in use stays when nothing better is found.
 template <class Planner, class Mapper>
 inline constexpr bool incremental<budgeted<Planner, Mapper>> = true;
 
