@@ -50,19 +50,29 @@ inline void build(std::uint64_t* tree, index_t keys) noexcept {
   }
 }
 
+// The smallest key of a block in which one key becomes another; the key is stored after the block was read, because reading
+// eight keys at once just behind a store of one of them waits for that store.
+inline std::uint64_t replace_in_block(std::uint64_t* keys, index_t at, std::uint64_t key) noexcept {
+  std::uint64_t least = key;
+  for (index_t i = 0; i < fan_out; ++i) {
+    std::uint64_t const other = i == at ? key : keys[i];
+    least = other < least ? other : least;
+  }
+  keys[at] = key;
+  return least;
+}
+
 // Change one key; the smallest of all.
 inline std::uint64_t update(std::uint64_t* tree, index_t keys, index_t at, std::uint64_t key) noexcept {
   index_t width = padded(keys);
-  tree[at] = key;
   while (width > fan_out) {
     index_t const block = at / fan_out;
-    std::uint64_t const least = block_minimum(tree + block * fan_out);
+    key = replace_in_block(tree + block * fan_out, at % fan_out, key);
     tree += width;
     width = padded(width / fan_out);
     at = block;
-    tree[at] = least;
   }
-  return block_minimum(tree);
+  return replace_in_block(tree, at, key);
 }
 
 // The smallest of all.
