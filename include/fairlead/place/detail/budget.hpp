@@ -16,7 +16,7 @@ namespace detail {
 // Loads in fixed point: an expert's share of one replica is (load << shift) / replicas, the same integer on every rank.
 class budget_state {
  public:
-  __extension__ using wide = __int128;
+  __extension__ typedef __int128 wide;  // NOLINT(modernize-use-using): in a class nvcc takes the marker before typedef only
 
   // How uneven a table is: the largest load of a rank, then the sum of squares.
   struct unevenness {
