@@ -7,19 +7,6 @@
 namespace fl = fairlead;
 using fl::index_t;
 
-TEST_CASE("the worked example of the spread optimizer comes out as printed", "[cluster][papers]") {
-  fl::optimizer_traffic const gpt3 = fl::presets::symi_gpt3;
-  CHECK(gpt3.tied_step_s() == Approx(0.2691).epsilon(2e-4));
-  CHECK(gpt3.spread_step_s() == Approx(0.2732).epsilon(2e-4));
-  CHECK(gpt3.extra() == Approx(0.0152).epsilon(3e-3));
-  CHECK(gpt3.extra_on_device() == Approx(0.0154).epsilon(3e-3));
-  CHECK(gpt3.moved_bytes() == Approx(27.6e12).epsilon(2e-3));
-  CHECK(gpt3.state_bytes() == Approx(1.73e12).epsilon(2e-3));
-  CHECK(gpt3.move_weights_s() == Approx(0.0675));
-  CHECK(gpt3.move_state_s() == Approx(0.54));
-  CHECK(fl::presets::symi_testbed.extra() == Approx(0.22).epsilon(1e-2));
-}
-
 TEST_CASE("the relative extra is the quotient of the two times", "[cluster]") {
   for (index_t const experts : {8, 16, 64}) {
     for (index_t const slots : {1, 2, 4}) {
