@@ -149,7 +149,32 @@ index_t best_permutation(fl::topology const& cluster, std::vector<index_t> const
   return best[sets - 1];
 }
 
+// Models of slot_objective: the least that suffices, and what is not enough.
+struct minimal_objective {
+  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>, fl::workspace&) const { return 0; }
+  index_t least_cost() const { return 0; }
+  std::size_t workspace_bytes(fl::topology const&, index_t) const { return 0; }
+};
+struct objective_in_floats : minimal_objective {
+  double cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>, fl::workspace&) const { return 0.0; }
+};
+struct objective_without_least {
+  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>, fl::workspace&) const { return 0; }
+  std::size_t workspace_bytes(fl::topology const&, index_t) const { return 0; }
+};
+struct objective_without_bytes {
+  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>, fl::workspace&) const { return 0; }
+  index_t least_cost() const { return 0; }
+};
+
 }  // namespace
+
+TEST_CASE("an objective needs its three members, and integers", "[place][search]") {
+  STATIC_REQUIRE(fl::slot_objective<minimal_objective>);
+  STATIC_REQUIRE_FALSE(fl::slot_objective<objective_in_floats>);
+  STATIC_REQUIRE_FALSE(fl::slot_objective<objective_without_least>);
+  STATIC_REQUIRE_FALSE(fl::slot_objective<objective_without_bytes>);
+}
 
 TEST_CASE("searching planners keep the laws of load planners", "[place][search]") {
   CHECK(fl::laws::check_load_planner(fl::lpt_permutation{}, {.value_is_largest_share = true, .scale_invariant = true}));

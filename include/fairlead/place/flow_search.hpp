@@ -7,6 +7,7 @@
 #include <fairlead/place/detail/distinct_pack.hpp>
 #include <fairlead/place/detail/slot_search.hpp>
 #include <fairlead/place/detail/surge.hpp>
+#include <fairlead/place/global_pack.hpp>
 #include <fairlead/place/split_objective.hpp>
 
 #include <algorithm>
@@ -24,7 +25,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 ///    proportion to their share. A few large jumps among many zeros stay rare and large.
 /// 2. *Hosts*: each slot goes to the expert whose expected excess over what its hosts carry falls most: calm loads get hosts
 ///    by load, wild ones a second host for experts that are idle now.
-/// 3. *Where*: distinct ranks, heavy shares first, each on the least loaded rank.
+/// 3. *Where*: distinct ranks, heavy shares first, each on the least loaded rank; or the table of `global_pack` for the
+///    totals, if that costs clearly less on the samples of step 4.
 /// 4. *Search*: swaps and replacements, blamed by the exact split, until the totals, `draws` samples of surges and `changes`
 ///    repetitions of past changes are all balanced, or `evaluations` tables were looked at.
 ///
@@ -43,8 +45,8 @@ struct flow_search {
   index_t horizon = 8;           ///< samples between the newest sample and the use of the plan, >= 1
   double fresh_caution = 0.5;    ///< factor of the mean jump that does not depend on an expert's load, >= 0
   double growth_caution = 0.5;   ///< factor of the mean growth in proportion to it, >= 0
-  index_t draws = 12;            ///< samples of surges to balance, >= 0
-  index_t changes = 4;           ///< past changes to balance, >= 0
+  index_t draws = 24;            ///< samples of surges to balance, >= 0
+  index_t changes = 8;           ///< past changes to balance, >= 0
   index_t evaluations = 200;     ///< cap on tables looked at, >= 1
   index_t patience = 150;        ///< moves without gain that end the search, >= 1
   int replace_percent = 10;      ///< moves that change numbers of replicas, instead of swapping; experts keep two replicas
@@ -57,8 +59,9 @@ struct flow_search {
   [[nodiscard]] std::size_t workspace_bytes(topology const& cluster, index_t experts) const {
     return fairlead::workspace_bytes<index_t>((1 + draws + changes) * experts) + 4 * fairlead::workspace_bytes<index_t>(experts) +
            fairlead::workspace_bytes<std::int32_t>(experts) +
-           std::max(detail::distinct_pack_bytes(cluster, experts),
-                    detail::slot_search<Objective>::bytes(objective, cluster, experts, 1 + draws + changes));
+           std::max({detail::distinct_pack_bytes(cluster, experts),
+                     detail::slot_search<Objective>::bytes(objective, cluster, experts, 1 + draws + changes),
+                     fairlead::workspace_bytes<expert_id>(cluster.slots()) + std::max(packing.workspace_bytes(cluster, experts), static_cast<std::size_t>(objective.workspace_bytes(cluster, experts)))});
   }
 
   /// @brief Fill a table for loads to come.
@@ -108,17 +111,36 @@ struct flow_search {
       detail::repeat_change(load.samples, std::max<index_t>(0, to - horizon), to, shares, first, second,
                             samples.subspan(static_cast<std::size_t>(rows) * size, size));
     }
+    matrix_view<index_t const> const judged(samples.data(), rows, experts);
+    take_packing_if_better(cluster, load, judged, next, ws);
     detail::slot_search_rules const rules{.evaluations = evaluations,
                                           .patience = patience,
                                           .donor_keeps = 2,
                                           .replace_percent = replace_percent,
                                           .seed = seed};
-    detail::slot_search<Objective> search(objective, cluster, {samples.data(), rows, experts}, next, rules, ws);
+    detail::slot_search<Objective> search(objective, cluster, judged, next, rules, ws);
     detail::slot_search_result const found = search.run();
     return {.status = found.perfect ? status::ok : status::iteration_limit,
             .iterations = found.evaluations,
             .value = static_cast<double>(found.cost) / static_cast<double>(found.counted * slot_cost_unit),
             .bound = static_cast<double>(objective.least_cost()) / static_cast<double>(slot_cost_unit)};
+  }
+
+ private:
+  static constexpr global_pack packing{.repeats = repeats_on_a_rank::avoided};
+
+  void take_packing_if_better(topology const& cluster, load_estimate const& load, matrix_view<index_t const> samples,
+                              std::span<expert_id> next, workspace& ws) const {
+    workspace::scope const scope(ws);
+    auto const packed = ws.take<expert_id>(cluster.slots());
+    if (packing.plan(cluster, load, {}, packed, ws).status != status::ok) { return; }
+    index_t difference = 0;
+    for (index_t k = 0; k < samples.rows(); ++k) {
+      std::span<index_t const> const sample(samples.row(k), static_cast<std::size_t>(samples.cols()));
+      difference += objective.cost(cluster, sample, packed, {}, ws) - objective.cost(cluster, sample, next, {}, ws);
+    }
+    // A small advantage is not worth the hosts of idle experts, which few samples ask for.
+    if (difference < -samples.rows() * slot_cost_unit / 32) { std::copy(packed.begin(), packed.end(), next.begin()); }
   }
 };
 static_assert(load_planner<flow_search<>>);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
-// Put replicas on distinct ranks, heavy ones first, each on the least loaded rank with room.
+/// @file
+/// @brief Private: put replicas on distinct ranks, heavy ones first, each on the least loaded rank with room.
 #include <fairlead/place/detail/slot_table.hpp>
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
-// Rank loads under equal shares, in integers: a share is load x 1024 / replicas, rounded down.
+/// @file
+/// @brief Private: rank loads under equal shares, in integers: a share is load x 1024 / replicas, rounded down.
 #include <fairlead/place/detail/distinct_pack.hpp>
 #include <fairlead/place/detail/slot_table.hpp>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
-// Local search over slot tables for several samples of loads at once, with seeded moves and a cap on evaluations.
-//
+/// @file
+/// @brief Private: local search over slot tables for several samples of loads at once, with seeded moves and a cap on evaluations.
 // A step draws a sample in proportion to how far it is from the best possible, asks the objective which slots are to blame,
 // and tries to change one of them with a slot of a rank that is not to blame. The first move that lowers the sum is kept.
 #include <fairlead/core/philox.hpp>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
-// Small questions about slot tables that the searching planners share.
+/// @file
+/// @brief Private: small questions about slot tables that the searching planners share.
 #include <fairlead/concepts/slot_objective.hpp>
 #include <fairlead/core/load.hpp>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
-// The smallest largest load of a rank when the load of each expert may be split freely over its hosts, for the inner loop of
-// a search: totals only, no sources, nothing kept between calls.
+/// @file
+/// @brief Private: the smallest largest load of a rank when experts split freely over hosts, for the inner loop of a search.
 #include <fairlead/place/detail/slot_table.hpp>
 
 #include <algorithm>
@@ -24,13 +24,14 @@ struct split_scratch {
   std::span<std::uint8_t> seen;          // ranks
   std::span<std::int32_t> order;         // experts
   std::span<std::int32_t> last_rank;     // experts
+  std::span<index_t> key;                // experts
 
   static std::size_t bytes(topology const& cluster, index_t experts) {
     index_t const slots = cluster.slots();
     index_t const ranks = cluster.ranks();
     return workspace_bytes<std::int32_t>(experts + 1) + 2 * workspace_bytes<std::int32_t>(slots) + workspace_bytes<index_t>(slots) +
            4 * workspace_bytes<std::int32_t>(ranks) + workspace_bytes<index_t>(ranks) + workspace_bytes<std::uint8_t>(ranks) +
-           2 * workspace_bytes<std::int32_t>(experts);
+           2 * workspace_bytes<std::int32_t>(experts) + workspace_bytes<index_t>(experts);
   }
   split_scratch(topology const& cluster, index_t experts, workspace& ws)
       : first_edge(ws.take<std::int32_t>(experts + 1)),
@@ -44,7 +45,8 @@ struct split_scratch {
         entry_edge(ws.take<std::int32_t>(cluster.ranks())),
         seen(ws.take<std::uint8_t>(cluster.ranks())),
         order(ws.take<std::int32_t>(experts)),
-        last_rank(ws.take<std::int32_t>(experts)) {}
+        last_rank(ws.take<std::int32_t>(experts)),
+        key(ws.take<index_t>(experts)) {}
 };
 
 // Edges expert -> distinct rank in rank order; a second slot of an expert on a rank shares the edge of the first.
@@ -84,15 +86,22 @@ inline void pour(std::span<index_t const> totals, split_scratch& s) {
   std::int32_t used = 0;
   for (std::int32_t e = 0; e < static_cast<std::int32_t>(totals.size()); ++e) {
     for (std::int32_t k = s.first_edge[static_cast<std::size_t>(e)]; k < s.first_edge[static_cast<std::size_t>(e) + 1]; ++k) { s.share[static_cast<std::size_t>(k)] = 0; }
-    if (hosts_of(e) > 0 && totals[static_cast<std::size_t>(e)] > 0) { s.order[static_cast<std::size_t>(used++)] = e; }
+    std::int32_t const hosts = hosts_of(e);
+    index_t const total = totals[static_cast<std::size_t>(e)];
+    if (hosts == 0 || total == 0) { continue; }
+    if (hosts == 1) {  // no choice, so no order among them
+      auto const edge = static_cast<std::size_t>(s.first_edge[static_cast<std::size_t>(e)]);
+      s.share[edge] = total;
+      s.rank_load[static_cast<std::size_t>(s.edge_rank[edge])] += total;
+      continue;
+    }
+    s.key[static_cast<std::size_t>(e)] = total / hosts;
+    s.order[static_cast<std::size_t>(used++)] = e;
   }
   // Any order is correct; this one leaves little to correct. Floored shares are enough for it.
   std::sort(s.order.begin(), s.order.begin() + used, [&](std::int32_t a, std::int32_t b) {
-    bool const single_a = hosts_of(a) == 1;
-    bool const single_b = hosts_of(b) == 1;
-    if (single_a != single_b) { return single_a; }
-    index_t const share_a = totals[static_cast<std::size_t>(a)] / hosts_of(a);
-    index_t const share_b = totals[static_cast<std::size_t>(b)] / hosts_of(b);
+    index_t const share_a = s.key[static_cast<std::size_t>(a)];
+    index_t const share_b = s.key[static_cast<std::size_t>(b)];
     return share_a != share_b ? share_a > share_b : a < b;
   });
   for (std::int32_t i = 0; i < used; ++i) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
-// What loads may become: how far they moved in the past, how many hosts an expert needs for that, and samples of it.
-//
+/// @file
+/// @brief Private: what loads may become: how far they moved in the past, hosts that this asks for, and samples of it.
 // Everything is in shares of 2^30; floating point only multiplies correctly rounded values before they become integers.
 #include <fairlead/core/numeric.hpp>
 #include <fairlead/core/philox.hpp>
