@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <fairlead/comm/alone.hpp>
 #include <fairlead/core/philox.hpp>
+#include <fairlead/dispatch/exchange.hpp>
+#include <fairlead/exec/serial.hpp>
 #include <fairlead/laws/token_scheduler.hpp>
 #include <fairlead/schedule/local_node_even.hpp>
 #include <fairlead/schedule/token_slots.hpp>
@@ -111,4 +114,37 @@ TEST_CASE("token_slots names wrong shapes", "[schedule][contract]") {
   CHECK_THROWS_AS(fl::token_slots{}.assign(view, {}, where, quota, one, ws), fl::contract_violation);
   CHECK_THROWS_AS(fl::token_slots{}.assign(view, {}, where, few, slots, ws), fl::contract_violation);
   CHECK_THROWS_AS(fl::token_slots{}.assign(view, sequence, where, quota, slots, ws), fl::contract_violation);
+}
+
+TEST_CASE("token_slots names the slots whose groups dispatch puts the copies in", "[schedule]") {
+  index_t const experts = 5, tokens = 60, fan_out = 2;
+  for (std::uint64_t number = 1; number < 20; ++number) {
+    fl::placement const where = fl::laws::detail::random_placement({.ranks = 1, .experts = experts, .extra_slots = 9, .seed = 14}, number);
+    fl::routing<> const routing = random_routing(tokens, fan_out, experts, number);
+    fl::exchange<fl::dropless, fl::choice_major_order> const dispatcher;
+    fl::serial const on;
+    fl::alone const comm;
+    fl::exchange_plan<fl::host_space> plan;
+    fl::arena<> memory(dispatcher.workspace_bytes(tokens * fan_out, experts, 1) + fl::token_slots{}.workspace_bytes(where));
+    auto ws = memory.view();
+    fl::route_context const context{};
+    dispatcher.admit(on, routing.view(), context, experts, plan, ws);
+    std::vector<count_t> quota(static_cast<std::size_t>(where.replicas()));
+    std::vector<count_t> counts(plan.count_row.span().begin(), plan.count_row.span().begin() + experts);
+    REQUIRE(fl::local_node_even{fl::topology(1, 0)}.row(counts, fl::rank_id{0}, where, quota));
+    dispatcher.plan(on, comm, routing.view(), where, fl::const_token_schedule_view(quota.data(), 1, where.replicas()), plan, ws);
+
+    std::vector<std::int32_t> sequence(static_cast<std::size_t>(tokens * fan_out));
+    fl::choice_major_order{}.sequence(routing.view(), context, sequence, ws);
+    std::vector<fl::slot_id> slots(sequence.size());
+    auto again = memory.view();
+    REQUIRE(fl::token_slots{}.assign(routing.view(), sequence, where, quota, slots, again));
+    index_t seen = 0;
+    for (index_t slot = 0; slot < where.slots(); ++slot) {
+      for (index_t row = plan.slot_offsets[slot]; row < plan.slot_offsets[slot] + plan.slot_counts[slot]; ++row, ++seen) {
+        CHECK(fl::to_index(slots[static_cast<std::size_t>(plan.outer_to_copy[row])]) == slot);
+      }
+    }
+    CHECK(seen == tokens * fan_out);
+  }
 }

@@ -3,6 +3,7 @@
 /// @file
 /// @brief Spread one source's copies of an expert over a range of its replicas.
 #include <fairlead/core/load.hpp>
+#include <fairlead/core/report.hpp>
 #include <fairlead/core/topology.hpp>
 #include <fairlead/schedule/detail/shares.hpp>
 
