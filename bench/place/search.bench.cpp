@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Planners that search, one core, over many distinct loads that drift. `max_over_mean` is the largest over mean load of a
-// rank for the loads that come `lag` micro-batches later: split as well as can be for flow_search and joint_free, equal
-// shares for the others. `packed` is the same for a packing of the same slots (replicas where the load is largest).
+// Planners that search, one core, over many distinct loads that drift. `max_over_mean` is the largest over mean load of
+// a rank for the loads that come `lag` micro-batches later: split as well as can be for flow_search and joint_free,
+// equal shares for the others. `packed` is the same for a packing of the same slots (replicas where the load is
+// largest).
 #include "support/assignment.hpp"
 #include "support/axes.hpp"
 
@@ -58,10 +59,13 @@ void search(benchmark::State& bench, search_case size, Planner planner, Objectiv
   fl::matrix<index_t> const totals = make_totals(size, records);
   fl::topology const cluster(size.ranks, size.slots_per_rank, 8);
   fl::global_pack const packer{.repeats = fl::repeats_on_a_rank::avoided};
-  fl::arena<> memory(std::max({planner.workspace_bytes(cluster, size.experts), packer.workspace_bytes(cluster, size.experts),
-                               objective.workspace_bytes(cluster, size.experts)}));
+  fl::arena<> memory(
+      std::max({planner.workspace_bytes(cluster, size.experts), packer.workspace_bytes(cluster, size.experts),
+                objective.workspace_bytes(cluster, size.experts)}));
   fl::workspace ws = memory.view();
-  auto const row = [&](index_t t) { return std::span<index_t const>(totals.view().row(t), static_cast<std::size_t>(size.experts)); };
+  auto const row = [&](index_t t) {
+    return std::span<index_t const>(totals.view().row(t), static_cast<std::size_t>(size.experts));
+  };
   std::vector<expert_id> now(static_cast<std::size_t>(cluster.slots())), next(now), packed(now);
   (void)packer.plan(cluster, {.totals = row(0)}, {}, now, ws);
   double sum = 0.0, packed_sum = 0.0, evaluations = 0.0;
@@ -69,12 +73,15 @@ void search(benchmark::State& bench, search_case size, Planner planner, Objectiv
   index_t t = history - 1;
   for (auto _ : bench) {
     double const start = fl_bench::thread_seconds();
-    fl::report const ended = planner.plan(cluster, {.totals = row(t), .samples = {totals.view().row(t + 1 - history), history, size.experts}},
-                                          starts_from_now ? std::span<expert_id const>(now) : std::span<expert_id const>(), next, ws);
+    fl::report const ended = planner.plan(
+        cluster, {.totals = row(t), .samples = {totals.view().row(t + 1 - history), history, size.experts}},
+        starts_from_now ? std::span<expert_id const>(now) : std::span<expert_id const>(), next, ws);
     bench.SetIterationTime(fl_bench::thread_seconds() - start);
     (void)packer.plan(cluster, {.totals = row(t)}, {}, packed, ws);
-    sum += static_cast<double>(objective.cost(cluster, row(t + lag), next, {}, ws)) / static_cast<double>(fl::slot_cost_unit);
-    packed_sum += static_cast<double>(objective.cost(cluster, row(t + lag), packed, {}, ws)) / static_cast<double>(fl::slot_cost_unit);
+    sum += static_cast<double>(objective.cost(cluster, row(t + lag), next, {}, ws)) /
+           static_cast<double>(fl::slot_cost_unit);
+    packed_sum += static_cast<double>(objective.cost(cluster, row(t + lag), packed, {}, ws)) /
+                  static_cast<double>(fl::slot_cost_unit);
     evaluations += static_cast<double>(ended.iterations);
     if (starts_from_now) { now = next; }
     ++plans;
@@ -100,7 +107,8 @@ int const registered = [] {
     search_case const small{16, 32, 4, spread};
     add("flow_search", small, fl::flow_search<>{}, fl::free_split_objective{}, false);
     add("joint_search", small, fl::joint_search<>{.evaluations = 1000}, fl::equal_share_objective{}, false);
-    add("joint_free", small, fl::joint_search<fl::free_split_objective>{.evaluations = 200}, fl::free_split_objective{}, false);
+    add("joint_free", small, fl::joint_search<fl::free_split_objective>{.evaluations = 200}, fl::free_split_objective{},
+        false);
     add("paired_transfer", small, fl::paired_transfer{}, fl::equal_share_objective{}, true);
     add("bounded_swaps", small, fl::bounded_swaps{}, fl::equal_share_objective{}, true);
     add("lpt_permutation", {16, 32, 2, spread}, fl::lpt_permutation{}, fl::equal_share_objective{}, true);

@@ -26,7 +26,8 @@ using fl::status;
 namespace {
 
 template <class Planner>
-std::vector<expert_id> plan(Planner const& planner, fl::topology const& cluster, fl::load_estimate const& load, fl::report* ended = nullptr) {
+std::vector<expert_id> plan(Planner const& planner, fl::topology const& cluster, fl::load_estimate const& load,
+                            fl::report* ended = nullptr) {
   std::vector<expert_id> slots(static_cast<std::size_t>(cluster.slots()));
   fl::arena<> memory(planner.workspace_bytes(cluster, static_cast<index_t>(load.totals.size())));
   fl::workspace ws = memory.view();
@@ -65,13 +66,16 @@ tail summarise(std::vector<double> values) {
 
 // Plans from the totals of a record and what came before, judged `lag` records later.
 template <class Planner>
-tail replay(Planner const& planner, fl::topology const& cluster, fl::matrix<index_t> const& totals, index_t lag, index_t first, index_t step) {
+tail replay(Planner const& planner, fl::topology const& cluster, fl::matrix<index_t> const& totals, index_t lag,
+            index_t first, index_t step) {
   std::vector<double> values;
   index_t const experts = totals.cols();
   for (index_t t = std::max(first, lag); t < totals.rows(); t += step) {
     index_t const now = t - lag;
     index_t const history = std::min<index_t>(now + 1, 32);
-    auto const row = [&](index_t k) { return std::vector<index_t>(totals.view().row(k), totals.view().row(k) + experts); };
+    auto const row = [&](index_t k) {
+      return std::vector<index_t>(totals.view().row(k), totals.view().row(k) + experts);
+    };
     std::vector<index_t> const latest = row(now);
     fl::load_estimate const load{.totals = latest, .samples = {totals.view().row(now + 1 - history), history, experts}};
     values.push_back(balanced(cluster, row(t), plan(planner, cluster, load)));
@@ -111,9 +115,11 @@ TEST_CASE("the expected excess is that of an exponential surge", "[place][flow_s
       for (double const surge : {0.001, 0.02, 0.3}) {
         double const even = 0.0625;
         double const carried = static_cast<double>(hosts) * even;
-        double const expected = load < carried ? surge / carried * std::exp(-(carried - load) / surge) : (load + surge - carried) / carried;
-        index_t const got = fl::detail::expected_excess(static_cast<index_t>(load * unit), static_cast<index_t>(surge * unit), hosts,
-                                                        static_cast<index_t>(even * unit));
+        double const expected =
+            load < carried ? surge / carried * std::exp(-(carried - load) / surge) : (load + surge - carried) / carried;
+        index_t const got =
+            fl::detail::expected_excess(static_cast<index_t>(load * unit), static_cast<index_t>(surge * unit), hosts,
+                                        static_cast<index_t>(even * unit));
         CHECK(static_cast<double>(got) / unit == Approx(expected).epsilon(1e-4).margin(1e-8));
       }
     }
@@ -138,7 +144,9 @@ TEST_CASE("wild loads give idle experts a second host, calm loads give hosts by 
   auto const singles = [&](fl::matrix<index_t> const& samples) {
     auto const table = plan(fl::flow_search<>{.horizon = 1}, cluster, {.totals = latest, .samples = samples.view()});
     int alone = 0;
-    for (index_t e = 8; e < experts; ++e) { alone += std::count(table.begin(), table.end(), static_cast<expert_id>(e)) == 1 ? 1 : 0; }
+    for (index_t e = 8; e < experts; ++e) {
+      alone += std::count(table.begin(), table.end(), static_cast<expert_id>(e)) == 1 ? 1 : 0;
+    }
     return alone;
   };
   CHECK(singles(wild) < singles(calm));
@@ -161,7 +169,10 @@ TEST_CASE("flow_search says ok only when all of its samples are balanced", "[pla
 }
 
 TEST_CASE("flow_search keeps drifting loads more even than a packing of the same slots", "[place][flow_search]") {
-  auto const loads = fl::workload::drifting_load{.ranks = 1, .experts = 32, .copies = 65536, .skew = 1.2, .spread = 0.9, .persistence = 0.93, .seed = 5}.make(160);
+  auto const loads =
+      fl::workload::drifting_load{
+          .ranks = 1, .experts = 32, .copies = 65536, .skew = 1.2, .spread = 0.9, .persistence = 0.93, .seed = 5}
+          .make(160);
   fl::matrix<index_t> totals(160, 32);
   for (index_t t = 0; t < 160; ++t) {
     for (index_t e = 0; e < 32; ++e) { totals(t, e) = loads[static_cast<std::size_t>(t)](0, e); }

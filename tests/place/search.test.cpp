@@ -45,7 +45,8 @@ struct planned {
 };
 
 template <class Planner>
-planned plan(Planner const& planner, fl::topology const& cluster, fl::load_estimate const& load, std::vector<expert_id> const& now = {}) {
+planned plan(Planner const& planner, fl::topology const& cluster, fl::load_estimate const& load,
+             std::vector<expert_id> const& now = {}) {
   planned result;
   result.slots.assign(static_cast<std::size_t>(cluster.slots()), none);
   fl::arena<> memory(planner.workspace_bytes(cluster, static_cast<index_t>(load.totals.size())));
@@ -55,14 +56,17 @@ planned plan(Planner const& planner, fl::topology const& cluster, fl::load_estim
 }
 
 // Largest load of a rank under equal shares, the slow way.
-double largest_share(fl::topology const& cluster, std::vector<index_t> const& load, std::vector<expert_id> const& slots) {
+double largest_share(fl::topology const& cluster, std::vector<index_t> const& load,
+                     std::vector<expert_id> const& slots) {
   double largest = 0.0;
   for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
     double sum = 0.0;
-    for (index_t s = cluster.slot_offsets()[static_cast<std::size_t>(rank)]; s < cluster.slot_offsets()[static_cast<std::size_t>(rank) + 1]; ++s) {
+    for (index_t s = cluster.slot_offsets()[static_cast<std::size_t>(rank)];
+         s < cluster.slot_offsets()[static_cast<std::size_t>(rank) + 1]; ++s) {
       expert_id const e = slots[static_cast<std::size_t>(s)];
       if (e == none) { continue; }
-      sum += static_cast<double>(load[static_cast<std::size_t>(e)]) / static_cast<double>(std::count(slots.begin(), slots.end(), e));
+      sum += static_cast<double>(load[static_cast<std::size_t>(e)]) /
+             static_cast<double>(std::count(slots.begin(), slots.end(), e));
     }
     largest = std::max(largest, sum);
   }
@@ -98,7 +102,8 @@ double densest(fl::topology const& cluster, std::vector<index_t> const& load, st
       bool hosted = false;
       bool within = true;
       for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
-        for (index_t s = cluster.slot_offsets()[static_cast<std::size_t>(rank)]; s < cluster.slot_offsets()[static_cast<std::size_t>(rank) + 1]; ++s) {
+        for (index_t s = cluster.slot_offsets()[static_cast<std::size_t>(rank)];
+             s < cluster.slot_offsets()[static_cast<std::size_t>(rank) + 1]; ++s) {
           if (slots[static_cast<std::size_t>(s)] != static_cast<expert_id>(e)) { continue; }
           hosted = true;
           within = within && ((set >> static_cast<unsigned>(rank)) & 1U) != 0U;
@@ -138,7 +143,8 @@ index_t best_permutation(fl::topology const& cluster, std::vector<index_t> const
     std::vector<index_t> next(sets, std::numeric_limits<index_t>::max());
     for (std::size_t set = 0; set < sets; ++set) {
       for (std::size_t part = set;; part = (part - 1) & set) {
-        if (__builtin_popcountll(part) <= cluster.slots(rank) && best[set ^ part] != std::numeric_limits<index_t>::max()) {
+        if (__builtin_popcountll(part) <= cluster.slots(rank) &&
+            best[set ^ part] != std::numeric_limits<index_t>::max()) {
           next[set] = std::min(next[set], std::max(best[set ^ part], sum[part]));
         }
         if (part == 0) { break; }
@@ -151,19 +157,31 @@ index_t best_permutation(fl::topology const& cluster, std::vector<index_t> const
 
 // Models of slot_objective: the least that suffices, and what is not enough.
 struct minimal_objective {
-  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>, fl::workspace&) const { return 0; }
+  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>,
+               fl::workspace&) const {
+    return 0;
+  }
   index_t least_cost() const { return 0; }
   std::size_t workspace_bytes(fl::topology const&, index_t) const { return 0; }
 };
 struct objective_in_floats : minimal_objective {
-  double cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>, fl::workspace&) const { return 0.0; }
+  double cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>,
+              fl::workspace&) const {
+    return 0.0;
+  }
 };
 struct objective_without_least {
-  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>, fl::workspace&) const { return 0; }
+  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>,
+               fl::workspace&) const {
+    return 0;
+  }
   std::size_t workspace_bytes(fl::topology const&, index_t) const { return 0; }
 };
 struct objective_without_bytes {
-  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>, fl::workspace&) const { return 0; }
+  index_t cost(fl::topology const&, std::span<index_t const>, std::span<expert_id const>, std::span<std::uint8_t>,
+               fl::workspace&) const {
+    return 0;
+  }
   index_t least_cost() const { return 0; }
 };
 
@@ -179,7 +197,8 @@ TEST_CASE("an objective needs its three members, and integers", "[place][search]
 TEST_CASE("searching planners keep the laws of load planners", "[place][search]") {
   CHECK(fl::laws::check_load_planner(fl::lpt_permutation{}, {.value_is_largest_share = true, .scale_invariant = true}));
   CHECK(fl::laws::check_load_planner(fl::paired_transfer{}, {.value_is_largest_share = true}));
-  CHECK(fl::laws::check_load_planner(fl::paired_transfer{.threshold = 1.0, .max_moves = 40}, {.value_is_largest_share = true}));
+  CHECK(fl::laws::check_load_planner(fl::paired_transfer{.threshold = 1.0, .max_moves = 40},
+                                     {.value_is_largest_share = true}));
   CHECK(fl::laws::check_load_planner(fl::bounded_swaps{}, {.value_is_largest_share = true}));
   CHECK(fl::laws::check_load_planner(fl::joint_search<>{.evaluations = 200}));
   CHECK(fl::laws::check_load_planner(fl::joint_search<fl::free_split_objective>{.tail = 0.4, .evaluations = 100}));
@@ -263,7 +282,8 @@ TEST_CASE("the cost of equal shares is the largest load over the mean", "[place]
     double const mean = static_cast<double>(std::accumulate(load.begin(), load.end(), index_t{0})) / 4.0;
     if (mean == 0.0) { continue; }
     double const ratio = largest_share(cluster, load, slots) / mean;
-    double const cost = static_cast<double>(cost_of(fl::equal_share_objective{}, cluster, load, slots)) / static_cast<double>(fl::slot_cost_unit);
+    double const cost = static_cast<double>(cost_of(fl::equal_share_objective{}, cluster, load, slots)) /
+                        static_cast<double>(fl::slot_cost_unit);
     CHECK(cost == Approx(ratio).epsilon(1e-4));
   }
 }
@@ -315,7 +335,8 @@ TEST_CASE("lpt_permutation does not keep a table that it could not make", "[plac
   CHECK(std::count(result.slots.begin(), result.slots.end(), none) == 2);
 }
 
-TEST_CASE("paired_transfer moves replicas to the hot expert until the threshold, the cap or no gain", "[place][search]") {
+TEST_CASE("paired_transfer moves replicas to the hot expert until the threshold, the cap or no gain",
+          "[place][search]") {
   fl::topology const cluster(4, 2);
   std::vector<index_t> const load{80, 10, 10, 20};
   auto const now = table({0, 1, 1, 2, 2, 3, 3, 1});
@@ -344,7 +365,8 @@ TEST_CASE("paired_transfer ends where every expert has one replica on every node
   CHECK(result.report.iterations <= 4);
   CHECK(result.report.value <= largest_share(cluster, load, now));
   // Nothing can be given when all have one replica.
-  auto const tight = plan(fl::paired_transfer{.threshold = 1.0}, fl::topology(2, 2), {.totals = load}, table({0, 1, 2, 3}));
+  auto const tight =
+      plan(fl::paired_transfer{.threshold = 1.0}, fl::topology(2, 2), {.totals = load}, table({0, 1, 2, 3}));
   CHECK(tight.report.status == status::no_improvement);
   CHECK(tight.slots == table({0, 1, 2, 3}));
 }
@@ -383,7 +405,9 @@ TEST_CASE("a step of bounded_swaps is the best of all swaps and gifts", "[place]
       for (std::size_t b = 0; b < now.size(); ++b) {
         std::vector<expert_id> swapped = now;
         std::swap(swapped[a], swapped[b]);
-        if (a / 2 != b / 2 && !twice(swapped, a) && !twice(swapped, b)) { best = std::min(best, largest_share(cluster, load, swapped)); }
+        if (a / 2 != b / 2 && !twice(swapped, a) && !twice(swapped, b)) {
+          best = std::min(best, largest_share(cluster, load, swapped));
+        }
         std::vector<expert_id> given = now;
         given[a] = now[b];
         if (whole(given, 6) && !twice(given, a)) { best = std::min(best, largest_share(cluster, load, given)); }
@@ -442,7 +466,8 @@ TEST_CASE("joint_search finds the best table without repeats of small problems",
       for (int s = 0; s < 6; ++s) { slots.push_back(static_cast<expert_id>((code >> (2 * s)) & 3)); }
       bool const repeats = slots[0] == slots[1] || slots[2] == slots[3] || slots[4] == slots[5];
       if (repeats || !whole(slots, experts)) { continue; }
-      best = std::min(best, cost_of(fl::equal_share_objective{}, cluster, first, slots) + cost_of(fl::equal_share_objective{}, cluster, second, slots));
+      best = std::min(best, cost_of(fl::equal_share_objective{}, cluster, first, slots) +
+                                cost_of(fl::equal_share_objective{}, cluster, second, slots));
     }
     auto const joint = plan(fl::joint_search<>{}, cluster, {.totals = first, .samples = samples.view()});
     double const optimum = static_cast<double>(best) / 2.0 / static_cast<double>(fl::slot_cost_unit);
@@ -479,7 +504,8 @@ TEST_CASE("joint_search is never worse than its start, and looks at the samples 
     auto const worst = plan(fl::joint_search<>{.tail = 0.01, .evaluations = 300}, cluster, load);
     CHECK(sum_of(mean.slots, false) <= sum_of(start.slots, false));
     CHECK(sum_of(worst.slots, true) <= sum_of(start.slots, true));
-    CHECK(worst.report.value == Approx(static_cast<double>(sum_of(worst.slots, true)) / static_cast<double>(fl::slot_cost_unit)));
+    CHECK(worst.report.value ==
+          Approx(static_cast<double>(sum_of(worst.slots, true)) / static_cast<double>(fl::slot_cost_unit)));
     // From the table in use where that is better.
     auto const again = plan(fl::joint_search<>{.evaluations = 1}, cluster, load, mean.slots);
     CHECK(sum_of(again.slots, false) <= sum_of(mean.slots, false));
@@ -499,7 +525,8 @@ TEST_CASE("keep_or_plan takes a plan exactly when it breaks even", "[place][sear
   double const moving = cost.seconds(cluster, now, best.slots, 4, nothing);
   CHECK(moving >= 1.0);
   for (double const factor : {0.99, 1.01}) {
-    fl::keep_or_plan<fl::lpt_permutation> const wrapped{.planner = planner, .moving = cost, .seconds_per_copy = 1e-3, .steps = factor * moving / saved};
+    fl::keep_or_plan<fl::lpt_permutation> const wrapped{
+        .planner = planner, .moving = cost, .seconds_per_copy = 1e-3, .steps = factor * moving / saved};
     auto const result = plan(wrapped, cluster, {.totals = load}, now);
     CHECK((result.slots == best.slots) == (factor > 1.0));
     CHECK(result.report.status == (factor > 1.0 ? status::ok : status::no_improvement));
@@ -507,7 +534,8 @@ TEST_CASE("keep_or_plan takes a plan exactly when it breaks even", "[place][sear
     CHECK(result.report.bound == Approx(0.35));
   }
   // Nothing to keep: the plan is taken whatever it costs.
-  fl::keep_or_plan<fl::lpt_permutation> const dear{.planner = planner, .moving = {.bytes_per_replica = 1e15}, .steps = 0.0};
+  fl::keep_or_plan<fl::lpt_permutation> const dear{
+      .planner = planner, .moving = {.bytes_per_replica = 1e15}, .steps = 0.0};
   CHECK(plan(dear, cluster, {.totals = load}).slots != now);
   CHECK(plan(dear, cluster, {.totals = load}, table({0, 1, 2, -1})).report.status == status::ok);
   CHECK(plan(dear, cluster, {.totals = load}, now).slots == now);
@@ -591,6 +619,7 @@ TEST_CASE("bad fields of searching planners are refused", "[place][search]") {
   CHECK_THROWS_AS(plan(fl::paired_transfer{.threshold = 0.5}, cluster, {.totals = load}), fl::contract_violation);
   CHECK_THROWS_AS(plan(fl::bounded_swaps{.max_swaps = -1}, cluster, {.totals = load}), fl::contract_violation);
   CHECK_THROWS_AS(plan(fl::joint_search<>{.tail = 0.0}, cluster, {.totals = load}), fl::contract_violation);
-  CHECK_THROWS_AS(plan(fl::keep_or_plan<fl::global_pack>{.seconds_per_copy = 0.0}, cluster, {.totals = load}), fl::contract_violation);
+  CHECK_THROWS_AS(plan(fl::keep_or_plan<fl::global_pack>{.seconds_per_copy = 0.0}, cluster, {.totals = load}),
+                  fl::contract_violation);
   CHECK_THROWS_AS(plan(fl::lpt_permutation{}, cluster, {.totals = load}, table({0, 1, 0})), fl::contract_violation);
 }

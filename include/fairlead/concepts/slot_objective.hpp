@@ -18,10 +18,11 @@ inline constexpr index_t slot_cost_unit = index_t{1} << 20U;
 /// @brief Says how good a slot table is for one sample of loads, and which slots are to blame.
 ///
 /// Required of a model `objective`:
-/// - `objective.cost(cluster, totals, slots, blamed, ws)`: totals >= 0 @shape{experts}, `slots` @shape{cluster.slots()} with
-///   experts or none. Returns the cost, >= 0, in units of 1 / `slot_cost_unit`. `blamed` @shape{cluster.slots()} or empty
-///   gets 1 for slots on the ranks that make the cost, whose expert should get rid of load there, and 0 for all others;
-///   nothing is blamed when the cost is `least_cost()`. An expert without a slot counts nothing.
+/// - `objective.cost(cluster, totals, slots, blamed, ws)`: totals >= 0 @shape{experts}, `slots` @shape{cluster.slots()}
+/// with
+///   experts or none. Returns the cost, >= 0, in units of 1 / `slot_cost_unit`. `blamed` @shape{cluster.slots()} or
+///   empty gets 1 for slots on the ranks that make the cost, whose expert should get rid of load there, and 0 for all
+///   others; nothing is blamed when the cost is `least_cost()`. An expert without a slot counts nothing.
 /// - `objective.least_cost()`: no table costs less.
 /// - `objective.workspace_bytes(cluster, experts)`: scratch it needs; the call allocates nothing.
 /// - Integers: the result is equal on every rank.

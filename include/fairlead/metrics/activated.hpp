@@ -20,7 +20,8 @@ namespace metrics {
 /// @complexity O(ranks x replicas + slots^2 of a rank), no allocation
 [[nodiscard]] inline index_t activated_experts(placement const& where, const_token_schedule_view schedule,
                                                std::span<index_t> active) {
-  FAIRLEAD_EXPECTS(static_cast<index_t>(active.size()) == where.ranks(), "one count a rank", active.size(), where.ranks());
+  FAIRLEAD_EXPECTS(static_cast<index_t>(active.size()) == where.ranks(), "one count a rank", active.size(),
+                   where.ranks());
   FAIRLEAD_EXPECTS(schedule.cols() == where.replicas(), "the schedule has one column a replica", schedule.cols(),
                    where.replicas());
   index_t largest = 0;
@@ -38,7 +39,9 @@ namespace metrics {
         return false;
       };
       bool first = resident[slot] != expert_id::none && works(slot);
-      for (std::size_t before = 0; first && before < slot; ++before) { first = resident[before] != resident[slot] || !works(before); }
+      for (std::size_t before = 0; first && before < slot; ++before) {
+        first = resident[before] != resident[slot] || !works(before);
+      }
       count += first ? 1 : 0;
     }
     active[static_cast<std::size_t>(rank)] = count;

@@ -15,14 +15,14 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief At most `max_swaps` changes a plan, so that moving weights stays cheap and predictable.
 ///
-/// A change is a swap of a slot of the busiest rank with a slot of another rank (two fetches), or gives one slot to another
-/// expert (one fetch): an expert of the busiest rank gets a further replica elsewhere, or one of its replicas there makes
-/// place. Of all of them the one is taken that leaves the smallest largest load, then the fewest ranks at it, then swaps
-/// before gifts, then the lowest slots. Every expert keeps a replica and no change puts an expert twice on a rank. It ends
-/// when no change helps or at the cap. Loads are those of equal shares.
+/// A change is a swap of a slot of the busiest rank with a slot of another rank (two fetches), or gives one slot to
+/// another expert (one fetch): an expert of the busiest rank gets a further replica elsewhere, or one of its replicas
+/// there makes place. Of all of them the one is taken that leaves the smallest largest load, then the fewest ranks at
+/// it, then swaps before gifts, then the lowest slots. Every expert keeps a replica and no change puts an expert twice
+/// on a rank. It ends when no change helps or at the cap. Loads are those of equal shares.
 ///
-/// A table in use that is empty or has lost an expert is replaced by an even one first, which is not bounded. The original
-/// is known from its public description only; candidates and tie rules are this library's choice.
+/// A table in use that is empty or has lost an expert is replaced by an even one first, which is not bounded. The
+/// original is known from its public description only; candidates and tie rules are this library's choice.
 /// @source{vLLM, bounded swaps of its load balancer (SwiftBalancer)}
 struct bounded_swaps {
   /// How a scheduler has to read the replicas.
@@ -44,13 +44,13 @@ struct bounded_swaps {
   /// @param now the table in use, or empty. @shape{cluster.slots()}
   /// @param[out] next the new table. @shape{cluster.slots()}
   /// @param ws scratch
-  /// @returns `value` the largest load of a rank with equal shares, `bound` the mean, `iterations` the changes made; ok when
-  /// the mean is reached, iteration_limit at the cap, no_improvement if a further change does not help
+  /// @returns `value` the largest load of a rank with equal shares, `bound` the mean, `iterations` the changes made; ok
+  /// when the mean is reached, iteration_limit at the cap, no_improvement if a further change does not help
   /// @throws contract_violation (level 1) on a shape mismatch, a negative cap or a small workspace
   /// @complexity O(max_swaps x slots of a rank x slots x (ranks + replicas of two experts)), no allocation
   /// @determinism exact integers (shares rounded down to 1/1024 copy): equal on every rank
-  report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now, std::span<expert_id> next,
-              workspace& ws) const {
+  report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now,
+              std::span<expert_id> next, workspace& ws) const {
     detail::check_plan_arguments(cluster, load, now, next);
     FAIRLEAD_EXPECTS(max_swaps >= 0, "bounded_swaps: the number of swaps must not be negative", max_swaps);
     workspace::scope const scope(ws);
@@ -96,7 +96,9 @@ struct bounded_swaps {
   struct score {
     index_t largest;
     index_t ranks;  // at that load
-    bool operator<(score const& other) const { return largest != other.largest ? largest < other.largest : ranks < other.ranks; }
+    bool operator<(score const& other) const {
+      return largest != other.largest ? largest < other.largest : ranks < other.ranks;
+    }
   };
 
   static score measure(std::span<index_t const> rank_load) {
@@ -109,19 +111,22 @@ struct bounded_swaps {
   }
 
   // Rank loads if `expert` had `delta` more replicas; the caller adds or removes the replica itself.
-  static void rescale(std::span<index_t const> load, std::span<expert_id const> slots, detail::share_loads& state, expert_id expert,
-                      std::int32_t delta) {
+  static void rescale(std::span<index_t const> load, std::span<expert_id const> slots, detail::share_loads& state,
+                      expert_id expert, std::int32_t delta) {
     if (expert == expert_id::none) { return; }
     auto const e = static_cast<std::size_t>(expert);
-    index_t const by = detail::share_loads::share(load[e], state.replicas[e] + delta) - detail::share_loads::share(load[e], state.replicas[e]);
+    index_t const by = detail::share_loads::share(load[e], state.replicas[e] + delta) -
+                       detail::share_loads::share(load[e], state.replicas[e]);
     for (std::size_t slot = 0; slot < slots.size(); ++slot) {
       if (slots[slot] == expert) { state.rank_load[static_cast<std::size_t>(state.rank_of[slot])] += by; }
     }
     state.replicas[e] += delta;
   }
 
-  // What the loads become when `slot` gets `becomes` in place of what it holds; undone by the caller with the same call.
-  static void give(std::span<index_t const> load, std::span<expert_id> slots, detail::share_loads& state, std::size_t slot, expert_id becomes) {
+  // What the loads become when `slot` gets `becomes` in place of what it holds; undone by the caller with the same
+  // call.
+  static void give(std::span<index_t const> load, std::span<expert_id> slots, detail::share_loads& state,
+                   std::size_t slot, expert_id becomes) {
     expert_id const was = slots[slot];
     auto const rank = static_cast<std::size_t>(state.rank_of[slot]);
     if (was != expert_id::none) {
@@ -138,7 +143,8 @@ struct bounded_swaps {
     }
   }
 
-  static change find(topology const& cluster, std::span<index_t const> load, std::span<expert_id> slots, detail::share_loads& state) {
+  static change find(topology const& cluster, std::span<index_t const> load, std::span<expert_id> slots,
+                     detail::share_loads& state) {
     auto const busiest = std::max_element(state.rank_load.begin(), state.rank_load.end()) - state.rank_load.begin();
     auto const rank = static_cast<std::size_t>(busiest);
     score best = measure(state.rank_load);
@@ -153,7 +159,8 @@ struct bounded_swaps {
       auto const a = static_cast<std::size_t>(mine);
       expert_id const x = slots[a];
       if (x == expert_id::none) { continue; }
-      index_t const share_x = detail::share_loads::share(load[static_cast<std::size_t>(x)], state.replicas[static_cast<std::size_t>(x)]);
+      index_t const share_x =
+          detail::share_loads::share(load[static_cast<std::size_t>(x)], state.replicas[static_cast<std::size_t>(x)]);
       for (std::size_t b = 0; b < slots.size(); ++b) {
         expert_id const y = slots[b];
         auto const there = static_cast<std::size_t>(state.rank_of[b]);
@@ -161,7 +168,10 @@ struct bounded_swaps {
         bool const x_fits = !detail::hosts_expert(cluster, slots, state.rank_of[b], x);
         bool const y_fits = y == expert_id::none || !detail::hosts_expert(cluster, slots, busiest, y);
         if (x_fits && y_fits) {  // numbers of replicas stay: only two ranks change
-          index_t const share_y = y == expert_id::none ? 0 : detail::share_loads::share(load[static_cast<std::size_t>(y)], state.replicas[static_cast<std::size_t>(y)]);
+          index_t const share_y = y == expert_id::none
+                                      ? 0
+                                      : detail::share_loads::share(load[static_cast<std::size_t>(y)],
+                                                                   state.replicas[static_cast<std::size_t>(y)]);
           state.rank_load[rank] += share_y - share_x;
           state.rank_load[there] += share_x - share_y;
           take({mine, static_cast<index_t>(b), y, x});
@@ -177,12 +187,14 @@ struct bounded_swaps {
       for (std::size_t b = 0; b < slots.size(); ++b) {
         expert_id const y = slots[b];
         if (state.rank_of[b] == busiest || x == y) { continue; }
-        if (!detail::hosts_expert(cluster, slots, state.rank_of[b], x) && (y == expert_id::none || state.replicas[static_cast<std::size_t>(y)] > 1)) {
+        if (!detail::hosts_expert(cluster, slots, state.rank_of[b], x) &&
+            (y == expert_id::none || state.replicas[static_cast<std::size_t>(y)] > 1)) {
           give(load, slots, state, b, x);
           take({mine, static_cast<index_t>(b), x, x});
           give(load, slots, state, b, y);
         }
-        if (y != expert_id::none && state.replicas[static_cast<std::size_t>(x)] > 1 && !detail::hosts_expert(cluster, slots, busiest, y)) {
+        if (y != expert_id::none && state.replicas[static_cast<std::size_t>(x)] > 1 &&
+            !detail::hosts_expert(cluster, slots, busiest, y)) {
           give(load, slots, state, a, y);
           take({mine, static_cast<index_t>(b), y, y});
           give(load, slots, state, a, x);

@@ -14,12 +14,12 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Expected number of distinct experts that the busiest rank activates.
 ///
-/// With few tokens a step the time of a rank is that of reading weights: one read for each expert with at least one token,
-/// whatever their number. An expert with n copies in a sample and r replicas activates min(n, r) of them when each replica
-/// takes an equal share, so a replica is active with probability min(n, r) / r; replicas on the same rank are one read.
-/// Samples should be single steps: totals over many steps make every expert look active.
-/// Blamed are the slots with an active expert on the first rank that has the largest sum. Which replicas are active when
-/// n < r, and that the mean of a sample is taken, is this library's choice; no paper is followed.
+/// With few tokens a step the time of a rank is that of reading weights: one read for each expert with at least one
+/// token, whatever their number. An expert with n copies in a sample and r replicas activates min(n, r) of them when
+/// each replica takes an equal share, so a replica is active with probability min(n, r) / r; replicas on the same rank
+/// are one read. Samples should be single steps: totals over many steps make every expert look active. Blamed are the
+/// slots with an active expert on the first rank that has the largest sum. Which replicas are active when n < r, and
+/// that the mean of a sample is taken, is this library's choice; no paper is followed.
 struct decode_objective {
   /// How a scheduler has to read the replicas.
   static constexpr replica_meaning meaning = replica_meaning::equal_share;
@@ -56,7 +56,8 @@ struct decode_objective {
     auto const offsets = cluster.slot_offsets();
     // Calls f(expert, slot) for the first slot of each expert on the rank.
     auto const each = [&](index_t rank, auto&& f) {
-      for (index_t slot = offsets[static_cast<std::size_t>(rank)]; slot < offsets[static_cast<std::size_t>(rank) + 1]; ++slot) {
+      for (index_t slot = offsets[static_cast<std::size_t>(rank)]; slot < offsets[static_cast<std::size_t>(rank) + 1];
+           ++slot) {
         expert_id const expert = slots[static_cast<std::size_t>(slot)];
         if (expert == expert_id::none || last_rank[static_cast<std::size_t>(expert)] == rank) { continue; }
         last_rank[static_cast<std::size_t>(expert)] = static_cast<std::int32_t>(rank);

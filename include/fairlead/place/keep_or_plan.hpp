@@ -15,8 +15,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Time of moving experts: the rank that fetches most is the last one.
 ///
-/// A model of a move cost: `seconds(cluster, now, next, experts, ws)` and `workspace_bytes(cluster, experts)`. An expert is
-/// fetched by a rank that has it in `next` and not in `now`.
+/// A model of a move cost: `seconds(cluster, now, next, experts, ws)` and `workspace_bytes(cluster, experts)`. An
+/// expert is fetched by a rank that has it in `next` and not in `now`.
 struct fetch_time {
   double bytes_per_replica = 0.0;    ///< weights, and optimizer state if it moves too. @unit{B}
   double bytes_per_second = 1.0e10;  ///< into one rank, > 0. @unit{B/s}
@@ -26,7 +26,10 @@ struct fetch_time {
   /// @param cluster the cluster
   /// @param experts number of experts
   /// @returns bytes: none
-  [[nodiscard]] std::size_t workspace_bytes([[maybe_unused]] topology const& cluster, [[maybe_unused]] index_t experts) const { return 0; }
+  [[nodiscard]] std::size_t workspace_bytes([[maybe_unused]] topology const& cluster,
+                                            [[maybe_unused]] index_t experts) const {
+    return 0;
+  }
 
   /// @brief Predict how long a change takes.
   /// @param cluster the cluster
@@ -58,10 +61,11 @@ struct fetch_time {
 
 /// @brief Wrap a planner with the candidate of doing nothing.
 ///
-/// The proposal is taken if (seconds a step saved) x `steps` exceeds the seconds that moving takes; else the table in use
-/// stays and the status is `no_improvement`. Time of a step is modelled as the largest load of a rank times
+/// The proposal is taken if (seconds a step saved) x `steps` exceeds the seconds that moving takes; else the table in
+/// use stays and the status is `no_improvement`. Time of a step is modelled as the largest load of a rank times
 /// `seconds_per_copy`; the objective says how loads are shared. With samples their mean is taken and each is one step;
-/// without, the totals are those of `steps_in_totals` steps. A table in use that is empty or has lost an expert is never kept.
+/// without, the totals are those of `steps_in_totals` steps. A table in use that is empty or has lost an expert is
+/// never kept.
 /// @tparam Planner a load_planner
 /// @tparam Objective a slot_objective in units of largest / mean load
 /// @tparam MoveCost a model of a move cost, as `fetch_time`
@@ -100,11 +104,12 @@ struct keep_or_plan {
   /// @throws contract_violation (level 1) on bad fields, and what the planner throws
   /// @complexity that of the planner, of two evaluations a sample, and of the move cost; no allocation
   /// @determinism as the planner; the comparison is of doubles that are computed equally on every rank
-  report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now, std::span<expert_id> next,
-              workspace& ws) const {
+  report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now,
+              std::span<expert_id> next, workspace& ws) const {
     detail::check_plan_arguments(cluster, load, now, next);
     FAIRLEAD_EXPECTS(seconds_per_copy > 0.0 && steps >= 0.0 && steps_in_totals > 0.0,
-                     "keep_or_plan: seconds_per_copy and steps_in_totals are positive, steps is not negative", seconds_per_copy, steps, steps_in_totals);
+                     "keep_or_plan: seconds_per_copy and steps_in_totals are positive, steps is not negative",
+                     seconds_per_copy, steps, steps_in_totals);
     workspace::scope const scope(ws);
     auto const experts = static_cast<index_t>(load.totals.size());
     report result = planner.plan(cluster, load, now, next, ws);
@@ -144,14 +149,18 @@ struct keep_or_plan {
 
   [[nodiscard]] double perfect_seconds(topology const& cluster, load_estimate const& load) const {
     double seconds = 0.0;
-    each_sample(load, [&](std::span<index_t const> loads, double in_steps) { seconds += mean_seconds(cluster, loads, in_steps); });
+    each_sample(load, [&](std::span<index_t const> loads, double in_steps) {
+      seconds += mean_seconds(cluster, loads, in_steps);
+    });
     return seconds;
   }
 
-  [[nodiscard]] double step_seconds(topology const& cluster, load_estimate const& load, std::span<expert_id const> table, workspace& ws) const {
+  [[nodiscard]] double step_seconds(topology const& cluster, load_estimate const& load,
+                                    std::span<expert_id const> table, workspace& ws) const {
     double seconds = 0.0;
     each_sample(load, [&](std::span<index_t const> loads, double in_steps) {
-      double const ratio = static_cast<double>(objective.cost(cluster, loads, table, {}, ws)) / static_cast<double>(slot_cost_unit);
+      double const ratio =
+          static_cast<double>(objective.cost(cluster, loads, table, {}, ws)) / static_cast<double>(slot_cost_unit);
       seconds += ratio * mean_seconds(cluster, loads, in_steps);
     });
     return seconds;

@@ -15,9 +15,10 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @brief Give each expert one place: heaviest first, to the least loaded rank with a free slot.
 ///
 /// A permutation, no replicas: slots beyond the experts stay empty, and ranks may have any number of slots. When least
-/// loaded ranks tie exactly and the expert's old rank is one of them, it stays there. The new table is taken only if the
-/// largest load of a rank falls; else the one in use stays and the status is `no_improvement`. An expert that stays on its
-/// rank keeps its slot. A table in use with replicas, or without some expert, is not kept: this planner cannot make it.
+/// loaded ranks tie exactly and the expert's old rank is one of them, it stays there. The new table is taken only if
+/// the largest load of a rank falls; else the one in use stays and the status is `no_improvement`. An expert that stays
+/// on its rank keeps its slot. A table in use with replicas, or without some expert, is not kept: this planner cannot
+/// make it.
 /// @source{SmartMoE, online placement of its code}
 struct lpt_permutation {
   /// How a scheduler has to read the replicas; there is one each.
@@ -28,8 +29,10 @@ struct lpt_permutation {
   /// @param experts number of experts
   /// @returns bytes
   [[nodiscard]] std::size_t workspace_bytes(topology const& cluster, index_t experts) const {
-    return 3 * fairlead::workspace_bytes<std::int32_t>(experts) + 2 * fairlead::workspace_bytes<index_t>(cluster.ranks()) +
-           fairlead::workspace_bytes<std::int32_t>(cluster.ranks()) + fairlead::workspace_bytes<std::int32_t>(cluster.slots());
+    return 3 * fairlead::workspace_bytes<std::int32_t>(experts) +
+           2 * fairlead::workspace_bytes<index_t>(cluster.ranks()) +
+           fairlead::workspace_bytes<std::int32_t>(cluster.ranks()) +
+           fairlead::workspace_bytes<std::int32_t>(cluster.slots());
   }
 
   /// @brief Place experts for expected loads.
@@ -42,8 +45,8 @@ struct lpt_permutation {
   /// @throws contract_violation (level 1) on a shape mismatch or a small workspace
   /// @complexity O(experts log experts + experts x (ranks + slots of a rank)), no allocation
   /// @determinism exact integers: equal on every rank
-  report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now, std::span<expert_id> next,
-              workspace& ws) const {
+  report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now,
+              std::span<expert_id> next, workspace& ws) const {
     detail::check_plan_arguments(cluster, load, now, next);
     workspace::scope const scope(ws);
     auto const experts = static_cast<index_t>(load.totals.size());
@@ -87,7 +90,9 @@ struct lpt_permutation {
       return x != y ? x > y : a < b;
     });
     std::fill(rank_load.begin(), rank_load.end(), 0);
-    for (index_t rank = 0; rank < cluster.ranks(); ++rank) { left[static_cast<std::size_t>(rank)] = static_cast<std::int32_t>(cluster.slots(rank)); }
+    for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
+      left[static_cast<std::size_t>(rank)] = static_cast<std::int32_t>(cluster.slots(rank));
+    }
     for (std::int32_t const e : order) {
       index_t best = -1;
       for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
@@ -97,7 +102,9 @@ struct lpt_permutation {
       std::int32_t const was = old_slot[static_cast<std::size_t>(e)];
       if (was >= 0) {
         auto const home = static_cast<std::size_t>(rank_of[static_cast<std::size_t>(was)]);
-        if (left[home] > 0 && rank_load[home] == rank_load[static_cast<std::size_t>(best)]) { best = static_cast<index_t>(home); }
+        if (left[home] > 0 && rank_load[home] == rank_load[static_cast<std::size_t>(best)]) {
+          best = static_cast<index_t>(home);
+        }
       }
       new_rank[static_cast<std::size_t>(e)] = static_cast<std::int32_t>(best);
       rank_load[static_cast<std::size_t>(best)] += load.totals[static_cast<std::size_t>(e)];
@@ -118,7 +125,9 @@ struct lpt_permutation {
     }
     // Those who stay keep their slot; the others take the free slots of their rank in order.
     for (std::size_t e = 0; e < order.size(); ++e) {
-      if (old_slot[e] >= 0 && rank_of[static_cast<std::size_t>(old_slot[e])] == new_rank[e]) { next[static_cast<std::size_t>(old_slot[e])] = static_cast<expert_id>(e); }
+      if (old_slot[e] >= 0 && rank_of[static_cast<std::size_t>(old_slot[e])] == new_rank[e]) {
+        next[static_cast<std::size_t>(old_slot[e])] = static_cast<expert_id>(e);
+      }
     }
     for (std::int32_t const e : order) {
       auto const i = static_cast<std::size_t>(e);

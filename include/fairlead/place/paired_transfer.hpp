@@ -12,18 +12,19 @@
 
 FAIRLEAD_NAMESPACE_BEGIN
 
-/// @brief Shrink the expert with the lightest replicas and expand the one with the heaviest, while the busiest rank gains.
+/// @brief Shrink the expert with the lightest replicas and expand the one with the heaviest, while the busiest rank
+/// gains.
 ///
-/// A step takes the expert whose replicas carry most and the one whose replicas carry least among those that can lose one,
-/// and gives a slot of the second to the first: the slot, on a rank that does not host the first yet, that leaves the
-/// smallest largest load (ties: the lowest slot). It is kept if the largest load of a rank falls, or stays and the
-/// heaviest replica gets lighter; else the plan ends. So it never gets worse, and the donor keeps a replica. It also ends
-/// when max / mean load of a rank is at most `threshold`, and at `max_moves`.
+/// A step takes the expert whose replicas carry most and the one whose replicas carry least among those that can lose
+/// one, and gives a slot of the second to the first: the slot, on a rank that does not host the first yet, that leaves
+/// the smallest largest load (ties: the lowest slot). It is kept if the largest load of a rank falls, or stays and the
+/// heaviest replica gets lighter; else the plan ends. So it never gets worse, and the donor keeps a replica. It also
+/// ends when max / mean load of a rank is at most `threshold`, and at `max_moves`.
 ///
-/// A table in use that is empty or has lost an expert is replaced by an even one first. Deviations: the paper's body was not
-/// available; this follows its published descriptions. The re-implementation inside LAER compares max / min instead of
-/// max / mean, moves one pair per node, and runs off its list when every expert has one replica a node: here every loop is
-/// bounded. Which slot is taken, and the tie rule, are this library's choice.
+/// A table in use that is empty or has lost an expert is replaced by an even one first. Deviations: the paper's body
+/// was not available; this follows its published descriptions. The re-implementation inside LAER compares max / min
+/// instead of max / mean, moves one pair per node, and runs off its list when every expert has one replica a node: here
+/// every loop is bounded. Which slot is taken, and the tie rule, are this library's choice.
 /// @source{FlexMoE, expand and shrink of its scheduler}
 struct paired_transfer {
   /// How a scheduler has to read the replicas.
@@ -46,15 +47,16 @@ struct paired_transfer {
   /// @param now the table in use, or empty. @shape{cluster.slots()}
   /// @param[out] next the new table. @shape{cluster.slots()}
   /// @param ws scratch
-  /// @returns `value` the largest load of a rank with equal shares, `bound` the mean, `iterations` the replicas moved; ok at
-  /// the threshold, iteration_limit at the cap, no_improvement if a further move does not help
+  /// @returns `value` the largest load of a rank with equal shares, `bound` the mean, `iterations` the replicas moved;
+  /// ok at the threshold, iteration_limit at the cap, no_improvement if a further move does not help
   /// @throws contract_violation (level 1) on a shape mismatch, bad fields or a small workspace
   /// @complexity O(max_moves x (experts + replicas of the donor x slots)), no allocation
   /// @determinism exact integers (shares rounded down to 1/1024 copy): equal on every rank
-  report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now, std::span<expert_id> next,
-              workspace& ws) const {
+  report plan(topology const& cluster, load_estimate const& load, std::span<expert_id const> now,
+              std::span<expert_id> next, workspace& ws) const {
     detail::check_plan_arguments(cluster, load, now, next);
-    FAIRLEAD_EXPECTS(threshold >= 1.0 && max_moves >= 0, "paired_transfer: threshold >= 1 and max_moves >= 0", threshold, max_moves);
+    FAIRLEAD_EXPECTS(threshold >= 1.0 && max_moves >= 0, "paired_transfer: threshold >= 1 and max_moves >= 0",
+                     threshold, max_moves);
     workspace::scope const scope(ws);
     auto const experts = static_cast<index_t>(load.totals.size());
     std::fill(next.begin(), next.end(), expert_id::none);
@@ -90,7 +92,8 @@ struct paired_transfer {
                        detail::share_loads& state, detail::share_loads& trial) {
     // load[a] / replicas[a] against load[b] / replicas[b], exactly.
     auto const heavier = [&](std::size_t a, std::size_t b) {
-      return static_cast<detail::slot_wide>(load[a]) * state.replicas[b] > static_cast<detail::slot_wide>(load[b]) * state.replicas[a];
+      return static_cast<detail::slot_wide>(load[a]) * state.replicas[b] >
+             static_cast<detail::slot_wide>(load[b]) * state.replicas[a];
     };
     std::size_t rich = 0;
     for (std::size_t e = 1; e < load.size(); ++e) {
@@ -99,7 +102,10 @@ struct paired_transfer {
     auto const wanted = static_cast<expert_id>(rich);
     auto const has_slot_for = [&](std::size_t donor) {
       for (std::size_t slot = 0; slot < slots.size(); ++slot) {
-        if (slots[slot] == static_cast<expert_id>(donor) && !detail::hosts_expert(cluster, slots, state.rank_of[slot], wanted)) { return true; }
+        if (slots[slot] == static_cast<expert_id>(donor) &&
+            !detail::hosts_expert(cluster, slots, state.rank_of[slot], wanted)) {
+          return true;
+        }
       }
       return false;
     };
@@ -128,7 +134,9 @@ struct paired_transfer {
     trial.measure(load, slots);
     auto const heaviest = [&](detail::share_loads const& s) {
       index_t largest = 0;
-      for (std::size_t e = 0; e < load.size(); ++e) { largest = std::max(largest, detail::share_loads::share(load[e], s.replicas[e])); }
+      for (std::size_t e = 0; e < load.size(); ++e) {
+        largest = std::max(largest, detail::share_loads::share(load[e], s.replicas[e]));
+      }
       return largest;
     };
     index_t const before = state.largest();

@@ -14,10 +14,10 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Largest over mean load of a rank when a scheduler splits each expert's load over its hosts as well as can be.
 ///
-/// What counts is only which ranks host an expert; a second replica on one rank is worth nothing. The optimum is exact in
-/// integers (level raised to the density of the set of ranks that has no way out), so the cost is the one that an exact
-/// min-max scheduler reaches. The mean is over ranks with a slot; rounding up to whole copies is not held against a table.
-/// Blamed are the slots, on the densest set of ranks, of experts that have no host outside of it.
+/// What counts is only which ranks host an expert; a second replica on one rank is worth nothing. The optimum is exact
+/// in integers (level raised to the density of the set of ranks that has no way out), so the cost is the one that an
+/// exact min-max scheduler reaches. The mean is over ranks with a slot; rounding up to whole copies is not held against
+/// a table. Blamed are the slots, on the densest set of ranks, of experts that have no host outside of it.
 /// @source{2511.16947, section 5, Eq. 3}
 struct free_split_objective {
   /// How a scheduler has to read the replicas.
@@ -41,7 +41,8 @@ struct free_split_objective {
   /// @param ws scratch
   /// @returns cost in units of 1 / slot_cost_unit, rounded up
   /// @throws contract_violation (level 1) if the workspace is too small
-  /// @complexity O(slots + ranks) a search for room, usually a few tens of them; at most one raise a rank. No allocation.
+  /// @complexity O(slots + ranks) a search for room, usually a few tens of them; at most one raise a rank. No
+  /// allocation.
   /// @determinism exact
   [[nodiscard]] index_t cost(topology const& cluster, std::span<index_t const> totals, std::span<expert_id const> slots,
                              std::span<std::uint8_t> blamed, workspace& ws) const {
@@ -64,7 +65,8 @@ struct free_split_objective {
     auto const offsets = cluster.slot_offsets();
     for (std::size_t rank = 0; rank < scratch.seen.size(); ++rank) {
       if (scratch.seen[rank] == 0) { continue; }
-      for (auto slot = static_cast<std::size_t>(offsets[rank]); slot < static_cast<std::size_t>(offsets[rank + 1]); ++slot) {
+      for (auto slot = static_cast<std::size_t>(offsets[rank]); slot < static_cast<std::size_t>(offsets[rank + 1]);
+           ++slot) {
         if (slots[slot] == expert_id::none) { continue; }
         auto const e = static_cast<std::size_t>(slots[slot]);
         bool inside = totals[e] > 0;
@@ -122,7 +124,8 @@ struct equal_share_objective {
     index_t busiest = -1;
     for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
       index_t load = 0;
-      for (index_t slot = offsets[static_cast<std::size_t>(rank)]; slot < offsets[static_cast<std::size_t>(rank) + 1]; ++slot) {
+      for (index_t slot = offsets[static_cast<std::size_t>(rank)]; slot < offsets[static_cast<std::size_t>(rank) + 1];
+           ++slot) {
         expert_id const e = slots[static_cast<std::size_t>(slot)];
         load += e == expert_id::none ? 0 : share[static_cast<std::size_t>(e)];
       }

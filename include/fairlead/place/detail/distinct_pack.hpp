@@ -16,11 +16,11 @@ inline std::size_t distinct_pack_bytes(topology const& cluster, index_t experts)
          workspace_bytes<std::int32_t>(cluster.ranks());
 }
 
-// load[e] / replicas[e] is the weight of a replica. `replicas` sums to at most the slots, and none exceeds the number of
-// ranks with slots. Where no rank without the expert has room, a replica that sits elsewhere makes room; where that
+// load[e] / replicas[e] is the weight of a replica. `replicas` sums to at most the slots, and none exceeds the number
+// of ranks with slots. Where no rank without the expert has room, a replica that sits elsewhere makes room; where that
 // fails too the replica is left out, and its slot goes to the expert with the heaviest share that is not on that rank.
-inline void distinct_pack(topology const& cluster, std::span<index_t const> load, std::span<std::int32_t const> replicas,
-                          std::span<expert_id> slots, workspace& ws) {
+inline void distinct_pack(topology const& cluster, std::span<index_t const> load,
+                          std::span<std::int32_t const> replicas, std::span<expert_id> slots, workspace& ws) {
   workspace::scope const scope(ws);
   auto const experts = static_cast<index_t>(load.size());
   auto const order = ws.take<std::int32_t>(experts);
@@ -34,8 +34,10 @@ inline void distinct_pack(topology const& cluster, std::span<index_t const> load
   std::fill(used.begin(), used.end(), 0);
   for (std::size_t e = 0; e < load.size(); ++e) { order[e] = static_cast<std::int32_t>(e); }
   auto const heavier = [&](std::int32_t a, std::int32_t b) {
-    auto const left = static_cast<slot_wide>(load[static_cast<std::size_t>(a)]) * std::max(replicas[static_cast<std::size_t>(b)], 1);
-    auto const right = static_cast<slot_wide>(load[static_cast<std::size_t>(b)]) * std::max(replicas[static_cast<std::size_t>(a)], 1);
+    auto const left =
+        static_cast<slot_wide>(load[static_cast<std::size_t>(a)]) * std::max(replicas[static_cast<std::size_t>(b)], 1);
+    auto const right =
+        static_cast<slot_wide>(load[static_cast<std::size_t>(b)]) * std::max(replicas[static_cast<std::size_t>(a)], 1);
     return left != right ? left > right : a < b;
   };
   std::sort(order.begin(), order.end(), heavier);
@@ -53,7 +55,8 @@ inline void distinct_pack(topology const& cluster, std::span<index_t const> load
       if (!room(j)) { continue; }
       for (index_t i = 0; i < cluster.ranks(); ++i) {
         if (i == j || used[static_cast<std::size_t>(i)] == 0 || hosts_expert(cluster, slots, i, mine)) { continue; }
-        for (index_t slot = offsets[static_cast<std::size_t>(i)]; slot < offsets[static_cast<std::size_t>(i)] + used[static_cast<std::size_t>(i)]; ++slot) {
+        for (index_t slot = offsets[static_cast<std::size_t>(i)];
+             slot < offsets[static_cast<std::size_t>(i)] + used[static_cast<std::size_t>(i)]; ++slot) {
           expert_id const guest = slots[static_cast<std::size_t>(slot)];
           if (hosts_expert(cluster, slots, j, guest)) { continue; }
           auto const g = static_cast<std::size_t>(guest);
@@ -75,7 +78,10 @@ inline void distinct_pack(topology const& cluster, std::span<index_t const> load
     for (std::int32_t k = 0; k < replicas[e]; ++k) {
       index_t best = -1;
       for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
-        if (!room(rank) || (best >= 0 && rank_load[static_cast<std::size_t>(rank)] >= rank_load[static_cast<std::size_t>(best)])) { continue; }
+        if (!room(rank) ||
+            (best >= 0 && rank_load[static_cast<std::size_t>(rank)] >= rank_load[static_cast<std::size_t>(best)])) {
+          continue;
+        }
         if (!hosts_expert(cluster, slots, rank, static_cast<expert_id>(e))) { best = rank; }
       }
       if (best >= 0) {
@@ -93,10 +99,13 @@ inline void distinct_pack(topology const& cluster, std::span<index_t const> load
         auto const i = static_cast<std::size_t>(e);
         if (hosts_expert(cluster, slots, rank, static_cast<expert_id>(e))) { continue; }
         auto const b = static_cast<std::size_t>(best < 0 ? 0 : best);
-        if (best < 0 || static_cast<slot_wide>(load[i]) * placed[b] > static_cast<slot_wide>(load[b]) * placed[i]) { best = e; }
+        if (best < 0 || static_cast<slot_wide>(load[i]) * placed[b] > static_cast<slot_wide>(load[b]) * placed[i]) {
+          best = e;
+        }
       }
       if (best < 0) { break; }
-      put(rank, static_cast<std::size_t>(best), load[static_cast<std::size_t>(best)] / (placed[static_cast<std::size_t>(best)] + 1));
+      put(rank, static_cast<std::size_t>(best),
+          load[static_cast<std::size_t>(best)] / (placed[static_cast<std::size_t>(best)] + 1));
     }
   }
 }

@@ -13,21 +13,26 @@ FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
 struct share_loads {
-  std::span<std::int32_t> replicas;   // experts
-  std::span<index_t> rank_load;       // ranks
-  std::span<std::int32_t> rank_of;    // slots
+  std::span<std::int32_t> replicas;  // experts
+  std::span<index_t> rank_load;      // ranks
+  std::span<std::int32_t> rank_of;   // slots
 
   static constexpr index_t fraction = 1024;
 
   static std::size_t bytes(topology const& cluster, index_t experts) {
-    return workspace_bytes<std::int32_t>(experts) + workspace_bytes<index_t>(cluster.ranks()) + workspace_bytes<std::int32_t>(cluster.slots());
+    return workspace_bytes<std::int32_t>(experts) + workspace_bytes<index_t>(cluster.ranks()) +
+           workspace_bytes<std::int32_t>(cluster.slots());
   }
   share_loads(topology const& cluster, index_t experts, workspace& ws)
-      : replicas(ws.take<std::int32_t>(experts)), rank_load(ws.take<index_t>(cluster.ranks())), rank_of(ws.take<std::int32_t>(cluster.slots())) {
+      : replicas(ws.take<std::int32_t>(experts)),
+        rank_load(ws.take<index_t>(cluster.ranks())),
+        rank_of(ws.take<std::int32_t>(cluster.slots())) {
     fill_rank_of_slot(cluster, rank_of);
   }
 
-  [[nodiscard]] static index_t share(index_t load, std::int32_t count) { return count == 0 ? 0 : load * fraction / count; }
+  [[nodiscard]] static index_t share(index_t load, std::int32_t count) {
+    return count == 0 ? 0 : load * fraction / count;
+  }
 
   void measure(std::span<index_t const> load, std::span<expert_id const> slots) {
     count_replicas(slots, replicas);
@@ -38,20 +43,25 @@ struct share_loads {
       rank_load[static_cast<std::size_t>(rank_of[slot])] += share(load[e], replicas[e]);
     }
   }
-  [[nodiscard]] index_t largest() const { return rank_load.empty() ? 0 : *std::max_element(rank_load.begin(), rank_load.end()); }
+  [[nodiscard]] index_t largest() const {
+    return rank_load.empty() ? 0 : *std::max_element(rank_load.begin(), rank_load.end());
+  }
 };
 
 // The largest load of a rank as a number of copies, for reports.
-inline double largest_share_load(topology const& cluster, std::span<index_t const> load, std::span<expert_id const> slots,
-                                 std::span<std::int32_t> replicas) {
+inline double largest_share_load(topology const& cluster, std::span<index_t const> load,
+                                 std::span<expert_id const> slots, std::span<std::int32_t> replicas) {
   count_replicas(slots, replicas);
   auto const offsets = cluster.slot_offsets();
   double largest = 0.0;
   for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
     double sum = 0.0;
-    for (index_t slot = offsets[static_cast<std::size_t>(rank)]; slot < offsets[static_cast<std::size_t>(rank) + 1]; ++slot) {
+    for (index_t slot = offsets[static_cast<std::size_t>(rank)]; slot < offsets[static_cast<std::size_t>(rank) + 1];
+         ++slot) {
       expert_id const e = slots[static_cast<std::size_t>(slot)];
-      if (e != expert_id::none) { sum += static_cast<double>(load[static_cast<std::size_t>(e)]) / replicas[static_cast<std::size_t>(e)]; }
+      if (e != expert_id::none) {
+        sum += static_cast<double>(load[static_cast<std::size_t>(e)]) / replicas[static_cast<std::size_t>(e)];
+      }
     }
     largest = std::max(largest, sum);
   }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 /// @file
-/// @brief Private: local search over slot tables for several samples of loads at once, with seeded moves and a cap on evaluations.
-// A step draws a sample in proportion to how far it is from the best possible, asks the objective which slots are to blame,
-// and tries to change one of them with a slot of a rank that is not to blame. The first move that lowers the sum is kept.
+/// @brief Private: local search over slot tables for several samples of loads at once, with seeded moves and a cap on
+/// evaluations.
+// A step draws a sample in proportion to how far it is from the best possible, asks the objective which slots are to
+// blame, and tries to change one of them with a slot of a rank that is not to blame. The first move that lowers the sum
+// is kept.
 #include <fairlead/core/philox.hpp>
 #include <fairlead/core/report.hpp>
 #include <fairlead/place/detail/slot_table.hpp>
@@ -18,12 +20,12 @@ FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
 struct slot_search_rules {
-  index_t evaluations = 0;    // cap on tables looked at
-  index_t patience = 0;       // moves without gain before a kick, or the end
-  index_t kick = 0;           // random moves of a kick; 0 = end instead
-  index_t donor_keeps = 1;    // a slot may change its expert only if the old one keeps this many replicas
-  int replace_percent = 0;    // moves that change how many replicas experts have; the others swap
-  index_t tail = 0;           // how many of the worst samples count; 0 = all
+  index_t evaluations = 0;  // cap on tables looked at
+  index_t patience = 0;     // moves without gain before a kick, or the end
+  index_t kick = 0;         // random moves of a kick; 0 = end instead
+  index_t donor_keeps = 1;  // a slot may change its expert only if the old one keeps this many replicas
+  int replace_percent = 0;  // moves that change how many replicas experts have; the others swap
+  index_t tail = 0;         // how many of the worst samples count; 0 = all
   std::uint64_t seed = 0;
 };
 
@@ -38,14 +40,15 @@ template <class Objective>
 class slot_search {
  public:
   static std::size_t bytes(Objective const& objective, topology const& cluster, index_t experts, index_t samples) {
-    return 3 * workspace_bytes<index_t>(samples) + workspace_bytes<std::int32_t>(samples) + 3 * workspace_bytes<std::int32_t>(cluster.slots()) +
-           workspace_bytes<expert_id>(cluster.slots()) + workspace_bytes<std::uint8_t>(cluster.slots()) +
-           workspace_bytes<std::uint8_t>(cluster.ranks()) + workspace_bytes<std::int32_t>(experts) + objective.workspace_bytes(cluster, experts);
+    return 3 * workspace_bytes<index_t>(samples) + workspace_bytes<std::int32_t>(samples) +
+           3 * workspace_bytes<std::int32_t>(cluster.slots()) + workspace_bytes<expert_id>(cluster.slots()) +
+           workspace_bytes<std::uint8_t>(cluster.slots()) + workspace_bytes<std::uint8_t>(cluster.ranks()) +
+           workspace_bytes<std::int32_t>(experts) + objective.workspace_bytes(cluster, experts);
   }
 
   // `table` holds every expert; it is changed in place.
-  slot_search(Objective const& objective, topology const& cluster, matrix_view<index_t const> samples, std::span<expert_id> table,
-              slot_search_rules const& rules, workspace& ws)
+  slot_search(Objective const& objective, topology const& cluster, matrix_view<index_t const> samples,
+              std::span<expert_id> table, slot_search_rules const& rules, workspace& ws)
       : objective_(objective),
         cluster_(cluster),
         samples_(samples),
@@ -150,23 +153,28 @@ class slot_search {
     index_t sum = 0;
     for (std::size_t i = 0; i < order_.size(); ++i) {
       auto const k = static_cast<std::size_t>(order_[i]);
-      trial_[k] = objective_.cost(cluster_, {samples_.row(static_cast<index_t>(k)), static_cast<std::size_t>(samples_.cols())}, table_, {}, ws_);
+      trial_[k] =
+          objective_.cost(cluster_, {samples_.row(static_cast<index_t>(k)), static_cast<std::size_t>(samples_.cols())},
+                          table_, {}, ws_);
       sum += trial_[k];
       if (all && sum >= limit - least() * (n - 1 - static_cast<index_t>(i))) {
         // The sample that decided is likely to decide again: ask it first.
-        std::rotate(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(i), order_.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+        std::rotate(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(i),
+                    order_.begin() + static_cast<std::ptrdiff_t>(i) + 1);
         return limit;
       }
     }
     if (all) { return sum; }
     std::copy(trial_.begin(), trial_.end(), sorted_.begin());
-    std::nth_element(sorted_.begin(), sorted_.begin() + (result.counted - 1), sorted_.end(), [](index_t a, index_t b) { return a > b; });
+    std::nth_element(sorted_.begin(), sorted_.begin() + (result.counted - 1), sorted_.end(),
+                     [](index_t a, index_t b) { return a > b; });
     sum = 0;
     for (index_t k = 0; k < result.counted; ++k) { sum += sorted_[static_cast<std::size_t>(k)]; }
     return sum;
   }
 
-  // Choose a sample in proportion to its distance from the least cost; list the slots to blame and those of other ranks.
+  // Choose a sample in proportion to its distance from the least cost; list the slots to blame and those of other
+  // ranks.
   bool blame() {
     index_t sum = 0;
     for (index_t const cost : costs_) { sum += (cost - least()) >> 8U; }
@@ -177,7 +185,9 @@ class slot_search {
     } else {
       chosen = static_cast<std::size_t>(std::max_element(costs_.begin(), costs_.end()) - costs_.begin());
     }
-    (void)objective_.cost(cluster_, {samples_.row(static_cast<index_t>(chosen)), static_cast<std::size_t>(samples_.cols())}, table_, blamed_, ws_);
+    (void)objective_.cost(cluster_,
+                          {samples_.row(static_cast<index_t>(chosen)), static_cast<std::size_t>(samples_.cols())},
+                          table_, blamed_, ws_);
     std::fill(crowded_.begin(), crowded_.end(), std::uint8_t{0});
     guilty_count_ = 0;
     for (std::size_t slot = 0; slot < table_.size(); ++slot) {
@@ -187,7 +197,9 @@ class slot_search {
     }
     free_count_ = 0;
     for (std::size_t slot = 0; slot < table_.size(); ++slot) {
-      if (crowded_[static_cast<std::size_t>(rank_of_[slot])] == 0) { free_[free_count_++] = static_cast<std::int32_t>(slot); }
+      if (crowded_[static_cast<std::size_t>(rank_of_[slot])] == 0) {
+        free_[free_count_++] = static_cast<std::int32_t>(slot);
+      }
     }
     stale_ = false;
     return guilty_count_ > 0 && free_count_ > 0;

@@ -24,7 +24,8 @@ inline index_t ratio_cost(index_t largest, index_t total, index_t hosts) {
 inline void fill_rank_of_slot(topology const& cluster, std::span<std::int32_t> rank_of) {
   auto const offsets = cluster.slot_offsets();
   for (index_t rank = 0; rank < cluster.ranks(); ++rank) {
-    for (index_t slot = offsets[static_cast<std::size_t>(rank)]; slot < offsets[static_cast<std::size_t>(rank) + 1]; ++slot) {
+    for (index_t slot = offsets[static_cast<std::size_t>(rank)]; slot < offsets[static_cast<std::size_t>(rank) + 1];
+         ++slot) {
       rank_of[static_cast<std::size_t>(slot)] = static_cast<std::int32_t>(rank);
     }
   }
@@ -46,8 +47,10 @@ inline void count_replicas(std::span<expert_id const> slots, std::span<std::int3
   }
 }
 
-// Whether a table has the shape of the cluster, holds only known experts, and loses none. `replicas` becomes the counts.
-inline bool is_whole_table(topology const& cluster, std::span<expert_id const> slots, std::span<std::int32_t> replicas) {
+// Whether a table has the shape of the cluster, holds only known experts, and loses none. `replicas` becomes the
+// counts.
+inline bool is_whole_table(topology const& cluster, std::span<expert_id const> slots,
+                           std::span<std::int32_t> replicas) {
   if (static_cast<index_t>(slots.size()) != cluster.slots()) { return false; }
   auto const experts = static_cast<index_t>(replicas.size());
   for (expert_id const expert : slots) {
@@ -59,8 +62,8 @@ inline bool is_whole_table(topology const& cluster, std::span<expert_id const> s
 
 inline void check_plan_arguments(topology const& cluster, load_estimate const& load, std::span<expert_id const> now,
                                  std::span<expert_id> next) {
-  FAIRLEAD_EXPECTS(static_cast<index_t>(next.size()) == cluster.slots(), "the new table has one entry a slot", next.size(),
-                   cluster.slots());
+  FAIRLEAD_EXPECTS(static_cast<index_t>(next.size()) == cluster.slots(), "the new table has one entry a slot",
+                   next.size(), cluster.slots());
   FAIRLEAD_EXPECTS(now.empty() || now.size() == next.size(), "the table in use has one entry a slot, or is empty",
                    now.size(), next.size());
   FAIRLEAD_EXPECTS(load.samples.rows() == 0 || load.samples.cols() == static_cast<index_t>(load.totals.size()),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 /// @file
-/// @brief Private: the smallest largest load of a rank when experts split freely over hosts, for the inner loop of a search.
+/// @brief Private: the smallest largest load of a rank when experts split freely over hosts, for the inner loop of a
+/// search.
 #include <fairlead/place/detail/slot_table.hpp>
 
 #include <algorithm>
@@ -29,8 +30,9 @@ struct split_scratch {
   static std::size_t bytes(topology const& cluster, index_t experts) {
     index_t const slots = cluster.slots();
     index_t const ranks = cluster.ranks();
-    return workspace_bytes<std::int32_t>(experts + 1) + 2 * workspace_bytes<std::int32_t>(slots) + workspace_bytes<index_t>(slots) +
-           4 * workspace_bytes<std::int32_t>(ranks) + workspace_bytes<index_t>(ranks) + workspace_bytes<std::uint8_t>(ranks) +
+    return workspace_bytes<std::int32_t>(experts + 1) + 2 * workspace_bytes<std::int32_t>(slots) +
+           workspace_bytes<index_t>(slots) + 4 * workspace_bytes<std::int32_t>(ranks) +
+           workspace_bytes<index_t>(ranks) + workspace_bytes<std::uint8_t>(ranks) +
            2 * workspace_bytes<std::int32_t>(experts) + workspace_bytes<index_t>(experts);
   }
   split_scratch(topology const& cluster, index_t experts, workspace& ws)
@@ -79,13 +81,19 @@ inline void list_hosts(topology const& cluster, std::span<expert_id const> slots
   }
 }
 
-// Pour each expert into its least loaded hosts up to a common level: experts with one host first, then large shares first.
+// Pour each expert into its least loaded hosts up to a common level: experts with one host first, then large shares
+// first.
 inline void pour(std::span<index_t const> totals, split_scratch& s) {
   std::fill(s.rank_load.begin(), s.rank_load.end(), 0);
-  auto const hosts_of = [&s](std::int32_t e) { return s.first_edge[static_cast<std::size_t>(e) + 1] - s.first_edge[static_cast<std::size_t>(e)]; };
+  auto const hosts_of = [&s](std::int32_t e) {
+    return s.first_edge[static_cast<std::size_t>(e) + 1] - s.first_edge[static_cast<std::size_t>(e)];
+  };
   std::int32_t used = 0;
   for (std::int32_t e = 0; e < static_cast<std::int32_t>(totals.size()); ++e) {
-    for (std::int32_t k = s.first_edge[static_cast<std::size_t>(e)]; k < s.first_edge[static_cast<std::size_t>(e) + 1]; ++k) { s.share[static_cast<std::size_t>(k)] = 0; }
+    for (std::int32_t k = s.first_edge[static_cast<std::size_t>(e)]; k < s.first_edge[static_cast<std::size_t>(e) + 1];
+         ++k) {
+      s.share[static_cast<std::size_t>(k)] = 0;
+    }
     std::int32_t const hosts = hosts_of(e);
     index_t const total = totals[static_cast<std::size_t>(e)];
     if (hosts == 0 || total == 0) { continue; }
@@ -108,7 +116,9 @@ inline void pour(std::span<index_t const> totals, split_scratch& s) {
     auto const e = static_cast<std::size_t>(s.order[static_cast<std::size_t>(i)]);
     std::int32_t const first = s.first_edge[e];
     std::int32_t const hosts = s.first_edge[e + 1] - first;
-    auto const load_of = [&](std::int32_t k) { return s.rank_load[static_cast<std::size_t>(s.edge_rank[static_cast<std::size_t>(k)])]; };
+    auto const load_of = [&](std::int32_t k) {
+      return s.rank_load[static_cast<std::size_t>(s.edge_rank[static_cast<std::size_t>(k)])];
+    };
     for (std::int32_t k = 0; k < hosts; ++k) { s.by_load[static_cast<std::size_t>(k)] = first + k; }
     std::sort(s.by_load.begin(), s.by_load.begin() + hosts, [&](std::int32_t a, std::int32_t b) {
       return load_of(a) != load_of(b) ? load_of(a) < load_of(b) : a < b;
@@ -116,7 +126,9 @@ inline void pour(std::span<index_t const> totals, split_scratch& s) {
     index_t const total = totals[e];
     index_t sum = load_of(s.by_load[0]);
     std::int32_t wet = 1;
-    while (wet < hosts && load_of(s.by_load[static_cast<std::size_t>(wet)]) * wet - sum < total) { sum += load_of(s.by_load[static_cast<std::size_t>(wet++)]); }
+    while (wet < hosts && load_of(s.by_load[static_cast<std::size_t>(wet)]) * wet - sum < total) {
+      sum += load_of(s.by_load[static_cast<std::size_t>(wet++)]);
+    }
     index_t const level = (sum + total) / wet;
     index_t const higher = (sum + total) % wet;
     for (std::int32_t k = 0; k < wet; ++k) {
@@ -129,8 +141,8 @@ inline void pour(std::span<index_t const> totals, split_scratch& s) {
 }
 
 // Shortest path of transfers from an overloaded rank to one below `level`; the ranks reached stay marked in `seen`.
-inline std::int32_t find_room(topology const& cluster, std::span<expert_id const> slots, std::int32_t from, index_t level,
-                              split_scratch& s) {
+inline std::int32_t find_room(topology const& cluster, std::span<expert_id const> slots, std::int32_t from,
+                              index_t level, split_scratch& s) {
   auto const offsets = cluster.slot_offsets();
   std::fill(s.seen.begin(), s.seen.end(), std::uint8_t{0});
   s.seen[static_cast<std::size_t>(from)] = 1;
@@ -138,7 +150,8 @@ inline std::int32_t find_room(topology const& cluster, std::span<expert_id const
   std::size_t queued = 1;
   for (std::size_t head = 0; head < queued; ++head) {
     auto const rank = static_cast<std::size_t>(s.queue[head]);
-    for (auto slot = static_cast<std::size_t>(offsets[rank]); slot < static_cast<std::size_t>(offsets[rank + 1]); ++slot) {
+    for (auto slot = static_cast<std::size_t>(offsets[rank]); slot < static_cast<std::size_t>(offsets[rank + 1]);
+         ++slot) {
       if (slots[slot] == expert_id::none) { continue; }
       std::int32_t const edge = s.edge_of_slot[slot];
       if (s.share[static_cast<std::size_t>(edge)] <= 0) { continue; }
@@ -163,8 +176,8 @@ struct split_answer {
 };
 
 // Raise the level to the density of the closed set whenever no path leads out of it.
-inline split_answer split_optimum(topology const& cluster, std::span<index_t const> totals, std::span<expert_id const> slots,
-                                  index_t hosts, split_scratch& s) {
+inline split_answer split_optimum(topology const& cluster, std::span<index_t const> totals,
+                                  std::span<expert_id const> slots, index_t hosts, split_scratch& s) {
   list_hosts(cluster, slots, s);
   pour(totals, s);
   index_t total = 0;
@@ -188,7 +201,8 @@ inline split_answer split_optimum(topology const& cluster, std::span<index_t con
         for (std::size_t r = 0; r < s.seen.size(); ++r) { s.by_load[r] = s.seen[r]; }
         continue;
       }
-      index_t moved = std::min(s.rank_load[static_cast<std::size_t>(rank)] - level, level - s.rank_load[static_cast<std::size_t>(room)]);
+      index_t moved = std::min(s.rank_load[static_cast<std::size_t>(rank)] - level,
+                               level - s.rank_load[static_cast<std::size_t>(room)]);
       for (std::int32_t at = room; at != rank;) {
         std::int32_t const edge = s.parent_edge[static_cast<std::size_t>(at)];
         moved = std::min(moved, s.share[static_cast<std::size_t>(edge)]);

@@ -27,17 +27,17 @@ inline void to_shares(std::span<index_t const> loads, std::span<index_t> shares)
 }
 
 struct surge_rules {
-  index_t window;         // samples looked at
-  index_t horizon;        // samples between a plan and its use
-  double fresh_caution;   // factors of the mean surges
+  index_t window;        // samples looked at
+  index_t horizon;       // samples between a plan and its use
+  double fresh_caution;  // factors of the mean surges
   double growth_caution;
 };
 
-// How an expert may gain load: with a probability an exponential surge that does not depend on its load, and with another
-// one that is proportional to it. Probabilities and lengths in units of 2^-30.
+// How an expert may gain load: with a probability an exponential surge that does not depend on its load, and with
+// another one that is proportional to it. Probabilities and lengths in units of 2^-30.
 struct surge_model {
   index_t fresh_chance;
-  index_t fresh_mean;     // share of all load
+  index_t fresh_mean;  // share of all load
   index_t growth_chance;
   index_t growth_factor;  // mean growth over the share before
 };
@@ -93,7 +93,9 @@ inline index_t times(index_t a, index_t b) { return static_cast<index_t>(static_
 // E[(L + X - c)+] / c = (mean / c) exp(-(c - L) / mean) below c, and (L + mean) / c - 1 above. Units of 2^-30.
 inline index_t expected_excess(index_t load, index_t surge, index_t hosts, index_t even) {
   index_t const carried = hosts * even;
-  if (load >= carried) { return static_cast<index_t>(static_cast<slot_wide>(load + surge - carried) * whole_share / carried); }
+  if (load >= carried) {
+    return static_cast<index_t>(static_cast<slot_wide>(load + surge - carried) * whole_share / carried);
+  }
   if (surge <= 0) { return 0; }
   float const relative = numeric::quotient(static_cast<float>(surge), static_cast<float>(carried));
   float const distance = numeric::quotient(static_cast<float>(carried - load), static_cast<float>(surge));
@@ -101,8 +103,8 @@ inline index_t expected_excess(index_t load, index_t surge, index_t hosts, index
 }
 
 // How many hosts each expert gets: one, then each slot where it lowers the expected excess most. Two small terms decide
-// about slots that no surge needs: a rare surge of a whole rank's load, which asks for a second host of idle experts, and
-// the load per host, which makes the balance of the others easier.
+// about slots that no surge needs: a rare surge of a whole rank's load, which asks for a second host of idle experts,
+// and the load per host, which makes the balance of the others easier.
 inline void count_hosts(std::span<index_t const> shares, surge_model const& model, index_t slots, index_t hosting_ranks,
                         std::span<index_t> gains, std::span<std::int32_t> hosts) {
   index_t const even = std::max<index_t>(whole_share / std::max<index_t>(hosting_ranks, 1), 1);
@@ -129,8 +131,8 @@ inline void count_hosts(std::span<index_t const> shares, surge_model const& mode
 }
 
 // A sample of what may come: each expert may gain both kinds of surge. Not scaled back: objectives look at ratios.
-inline void draw_surge(std::span<index_t const> shares, surge_model const& model, std::uint64_t seed, std::uint64_t number,
-                       std::span<index_t> sample) {
+inline void draw_surge(std::span<index_t const> shares, surge_model const& model, std::uint64_t seed,
+                       std::uint64_t number, std::span<index_t> sample) {
   auto const happens = [](std::uint32_t word, index_t chance) { return static_cast<index_t>(word >> 2U) < chance; };
   auto const length = [](std::uint32_t word, index_t mean) {
     return static_cast<index_t>(static_cast<float>(mean) * -numeric::log1p(philox::to_uniform(word) - 1.0F));
@@ -139,7 +141,9 @@ inline void draw_surge(std::span<index_t const> shares, surge_model const& model
     auto const words = philox::draw(seed, 0x5A3B1E + number, e);
     sample[e] = shares[e];
     if (happens(words[0], model.fresh_chance)) { sample[e] += length(words[1], model.fresh_mean); }
-    if (happens(words[2], model.growth_chance)) { sample[e] += length(words[3], times(model.growth_factor, shares[e])); }
+    if (happens(words[2], model.growth_chance)) {
+      sample[e] += length(words[3], times(model.growth_factor, shares[e]));
+    }
   }
 }
 
@@ -148,7 +152,9 @@ inline void repeat_change(matrix_view<index_t const> samples, index_t from, inde
                           std::span<index_t> first, std::span<index_t> second, std::span<index_t> sample) {
   to_shares({samples.row(from), shares.size()}, first);
   to_shares({samples.row(to), shares.size()}, second);
-  for (std::size_t e = 0; e < shares.size(); ++e) { sample[e] = std::max<index_t>(0, shares[e] + second[e] - first[e]); }
+  for (std::size_t e = 0; e < shares.size(); ++e) {
+    sample[e] = std::max<index_t>(0, shares[e] + second[e] - first[e]);
+  }
 }
 
 }  // namespace detail
