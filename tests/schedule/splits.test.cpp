@@ -4,6 +4,7 @@
 #include <fairlead/schedule/equal_shares.hpp>
 #include <fairlead/schedule/water_fill.hpp>
 
+#include <algorithm>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -25,7 +26,7 @@ std::vector<count_t> poured_one_by_one(std::vector<index_t> const& totals, fl::p
   std::vector<count_t> shares(static_cast<std::size_t>(where.replicas()), 0);
   std::vector<std::size_t> order(totals.size());
   for (std::size_t e = 0; e < order.size(); ++e) { order[e] = e; }
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return totals[a] > totals[b]; });
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return totals[a] != totals[b] ? totals[a] > totals[b] : a < b; });
   for (std::size_t const e : order) {
     auto const replicas = where.replicas(static_cast<expert_id>(e));
     auto const first = static_cast<std::size_t>(where.replica_offset(static_cast<expert_id>(e)));
