@@ -5,6 +5,7 @@
 #include <fairlead/schedule/interior_point_split.hpp>
 #include <fairlead/schedule/min_max_flow.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 

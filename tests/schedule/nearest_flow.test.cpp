@@ -7,6 +7,7 @@
 #include <fairlead/schedule/split_then_route.hpp>
 #include <fairlead/schedule/water_fill.hpp>
 
+#include <algorithm>
 #include <functional>
 #include <utility>
 #include <vector>

@@ -13,7 +13,9 @@
 #include <fairlead/schedule/tiered.hpp>
 #include <fairlead/schedule/water_fill.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <vector>
 
 #include "support/catch.hpp"

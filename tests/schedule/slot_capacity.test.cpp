@@ -6,6 +6,7 @@
 #include <fairlead/schedule/water_fill.hpp>
 
 #include <limits>
+#include <algorithm>
 #include <vector>
 
 #include "support/catch.hpp"

@@ -7,6 +7,7 @@
 #include <fairlead/schedule/water_fill.hpp>
 
 #include <string>
+#include <vector>
 
 #include "support/catch.hpp"
 

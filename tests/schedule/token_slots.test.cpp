@@ -7,6 +7,7 @@
 #include <fairlead/schedule/local_node_even.hpp>
 #include <fairlead/schedule/token_slots.hpp>
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <vector>
