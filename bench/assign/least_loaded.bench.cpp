@@ -106,6 +106,7 @@ int const registered = [] {
     add("least_loaded_absorb_native", planner{.least_chunk = 1024, .tail = fl::tail_rule::absorb_native}, {384, 8}, skew);
     add("least_loaded_absorb_least_excess", planner{.least_chunk = 1024, .tail = fl::tail_rule::absorb_least_excess}, {384, 8}, skew);
     add("least_loaded_any", planner{.least_chunk = 1024, .forced = fl::forced_rule::least_loaded_any}, {384, 8}, skew);
+    add("least_loaded_forced_stays", planner{.least_chunk = 1024, .forced_shed = false}, {384, 8}, skew);
     add("released_least_loaded", fl::make_released_least_loaded(), {384, 8}, skew);
     if (!fl_bench::axes::quick()) { add("least_loaded", planner{}, {4096, 1024}, skew); }
   }

@@ -436,6 +436,30 @@ TEST_CASE("limited imports bound every rank's transfers; what nobody may take st
   REQUIRE(stuck > 50);
 }
 
+TEST_CASE("remainders that overload a rank start a chain of transfers only where that is wanted") {
+  index_t fewer = 0, as_published = 0, without = 0;
+  for (std::uint64_t number = 0; number < 500; ++number) {
+    random_numbers random{25000 + number};
+    index_t const ranks = 2 + random.below(7);
+    auto const where = blocks(ranks, ranks * 8);
+    loads totals(static_cast<std::size_t>(ranks * 8));
+    for (std::size_t e = 0; e < totals.size(); ++e) { totals[e] = e < 8 ? 200 + random.below(100) : random.below(12); }
+    exact planner{.least_chunk = 1 + random.below(400), .tail = static_cast<fl::tail_rule>(number % 3)};
+    auto const published = plan(planner, totals, where);
+    planner.forced_shed = false;
+    auto const calm = plan(planner, totals, where);
+    check_plan(calm, totals, where);
+    as_published += static_cast<index_t>(published.transfers.size());
+    without += static_cast<index_t>(calm.transfers.size());
+    fewer += calm.transfers.size() < published.transfers.size() ? 1 : 0;
+    for (auto const& move : calm.transfers) { REQUIRE(move.from == fl::rank_id{0}); }  // the only rank that routing overloaded
+    if (published.forced == 0 && planner.tail == fl::tail_rule::spill) { REQUIRE(calm.transfers == published.transfers); }
+  }
+  INFO(as_published << " transfers as published, " << without << " without");
+  REQUIRE(fewer > 50);
+  REQUIRE(5 * without < 4 * as_published);
+}
+
 TEST_CASE("the published choices ship weights twice, merged plans never do") {
   index_t twice = 0;
   for (std::uint64_t number = 0; number < 400; ++number) {

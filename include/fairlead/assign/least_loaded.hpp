@@ -47,6 +47,9 @@ struct least_loaded {
   forced_rule forced = forced_rule::least_loaded_other;           ///< who takes what fits nowhere
   recipient_scan scan = recipient_scan::every_chunk;              ///< when ranks are put in order
   bool residents_first = true;                                    ///< ask ranks with a replica of the expert before others
+  /// Whether a rank that only remainders of others overloaded gives its own copies away in turn, as published. Without,
+  /// such remainders cause no further transfers, and that rank stays above the capacity; this library's choice.
+  bool forced_shed = true;
   /// Merge pieces of an expert on one rank. Without it a plan may ship weights twice, as the released code does: for
   /// comparison only.
   bool coalesce = true;
@@ -97,7 +100,7 @@ struct least_loaded {
     out.forced = 0;
     out.capacity = 0;
     out.used_plan = false;
-    detail::least_loaded_rules const rules{least_chunk, most_imports, tail, recipients, forced, scan, residents_first, coalesce};
+    detail::least_loaded_rules const rules{least_chunk, most_imports, tail, recipients, forced, scan, residents_first, forced_shed, coalesce};
     detail::least_loaded_pass pass(rules, cluster, totals, where, out, ws);
     if (!pass.count_native_loads()) {
       std::fill(out.offsets.begin(), out.offsets.end(), index_t{0});

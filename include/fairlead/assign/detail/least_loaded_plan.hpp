@@ -25,6 +25,7 @@ struct least_loaded_rules {
   forced_rule forced;
   recipient_scan scan;
   bool residents_first;
+  bool forced_shed;
   bool coalesce;
 };
 
@@ -167,7 +168,7 @@ class least_loaded_pass {
       chunks_[static_cast<std::size_t>(chunk_count_++)] = {static_cast<std::int32_t>(rank), amount};
     }
     expected_[rank] += amount;
-    if (expected_[rank] > capacity_ && listed_[rank] == 0) {
+    if (expected_[rank] > capacity_ && listed_[rank] == 0 && rules_.forced_shed) {
       listed_[rank] = 1;
       joined_ = true;
     }
