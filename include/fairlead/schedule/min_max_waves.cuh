@@ -28,9 +28,10 @@ struct block_team {
 inline constexpr int wave_threads = 256;
 inline constexpr std::size_t wave_shared_bytes = 48 * 1024;  // what every device gives without asking
 
-// `global` is null if a problem fits into shared memory.
-__global__ void __launch_bounds__(wave_threads, 2) solve_by_waves(column_view where, matrix_view<index_t const> totals, matrix_view<count_t> shares,
-                                                               wave_report* reports, index_t most_waves, std::byte* global, index_t bytes) {
+// `global` is null if a problem fits into shared memory. A template, since a kernel in a header needs to be one or inline.
+template <class Count>
+__global__ void __launch_bounds__(wave_threads, 2) solve_by_waves(column_view where, matrix_view<index_t const> totals, matrix_view<Count> shares,
+                                                                  wave_report* reports, index_t most_waves, std::byte* global, index_t bytes) {
   extern __shared__ __align__(16) unsigned char wave_block[];
   auto const problem = static_cast<index_t>(blockIdx.x);
   void* const block = global == nullptr ? static_cast<void*>(wave_block) : static_cast<void*>(global + problem * bytes);
