@@ -67,6 +67,7 @@ inline auto planners_of(options const& given) {
   using pq = fl::greedy_max_replicas;
   using pq_node = fl::node_symmetric_greedy;
   using even = fl::even_replicas;
+  constexpr auto node = fl::exchange_scope::node;
   fl::flow_search<> search;
   search.horizon = std::max<index_t>(given.lag, 1);
   search.window = given.window;
@@ -74,14 +75,14 @@ inline auto planners_of(options const& given) {
       named{std::string("permutation (SmartMoE)"), fl::lpt_permutation{}},
       named{std::string("in order (SYMI)"), fl::proportional_in_order{}},
       named{std::string("transfer (FlexMoE)"), fl::paired_transfer{}},
-      named{std::string("quota, spread (Lazarus)"), fl::replicate_then_place<fl::sequential_quota, fl::spread_nodes>{}},
-      named{std::string("pq (LAER)"), fl::replicate_then_place<pq, fl::spread_greedy>{}},
-      named{std::string("even (LAER)"), fl::replicate_then_place<even, fl::spread_greedy>{}},
-      named{std::string("tuner (LAER)"), fl::layout_tuner<std::tuple<even, pq_node>>{.rules = {}, .keep = false}},
-      named{std::string("tuner, three rules"), fl::layout_tuner<std::tuple<pq, pq_node, even>>{}},
+      named{std::string("quota, spread (Lazarus)"), fl::replicate_then_place<fl::sequential_quota, fl::spread_nodes>{}, node},
+      named{std::string("pq (LAER)"), fl::replicate_then_place<pq, fl::spread_greedy>{}, node},
+      named{std::string("even (LAER)"), fl::replicate_then_place<even, fl::spread_greedy>{}, node},
+      named{std::string("tuner (LAER)"), fl::layout_tuner<std::tuple<even, pq_node>>{.rules = {}, .keep = false}, node},
+      named{std::string("tuner, three rules"), fl::layout_tuner<std::tuple<pq, pq_node, even>>{}, node},
       named{std::string("global (EPLB)"), fl::global_pack{}},
-      named{std::string("hierarchy (EPLB)"), fl::hierarchical_pack{}},
-      named{std::string("balanced hierarchy"), fl::balanced_hierarchy{}},
+      named{std::string("hierarchy (EPLB)"), fl::hierarchical_pack{}, node},
+      named{std::string("balanced hierarchy"), fl::balanced_hierarchy{}, node},
       named{std::string("joint (FlashLB)"), fl::joint_search<>{}},
       named{std::string("swaps (SwiftBalancer)"), fl::bounded_swaps{}},
       named{std::string("pq, 4 moves"), fl::budgeted<fl::global_pack>{.max_moves = 4}},

@@ -163,9 +163,12 @@ template <class Policy>
 struct named {
   std::string name;  ///< what the table shows
   Policy policy;     ///< the policy
+  fl::exchange_scope swaps = fl::exchange_scope::cluster;  ///< ranks that a planner's tables may be renamed in: `node` if it looks at nodes
 };
 template <class Policy>
 named(std::string, Policy) -> named<Policy>;
+template <class Policy>
+named(std::string, Policy, fl::exchange_scope) -> named<Policy>;
 
 /// @brief Run one planner with every scheduler that understands its replicas.
 /// @param now the setting
@@ -193,7 +196,7 @@ void run_planner(setting const& now, named<Planner> const& planner, std::tuple<n
   std::vector<std::vector<fl::expert_id>> tables(static_cast<std::size_t>(now.loads.layers));
   std::vector<fl::placement> placements(static_cast<std::size_t>(now.loads.layers));
   std::vector<index_t> planned(static_cast<std::size_t>(now.loads.layers), -1);
-  fl::min_cost_mapping const mapping;
+  fl::min_cost_mapping const mapping{.scope = planner.swaps};
   fl::arena<> memory(std::max({planner.policy.workspace_bytes(now.cluster, experts), mapping.workspace_bytes(now.cluster, experts)}));
   fl::arena<> judging;
   auto const records = now.judged();

@@ -51,7 +51,7 @@ inline recorded read_csv(std::string const& path) {
   while (std::getline(file, text)) {
     ++number;
     if (!text.empty() && text.back() == '\r') { text.pop_back(); }
-    if (text.empty() || (number == 1 && text.find_first_not_of("0123456789,. ") != std::string::npos)) { continue; }  // a heading
+    if (text.empty() || (number == 1 && text.find_first_not_of("0123456789,.- ") != std::string::npos)) { continue; }  // a heading
     line_values one{};
     char const* at = text.data();
     char const* const end = text.data() + text.size();

@@ -77,6 +77,10 @@ inline void print_table(std::vector<outcome>& results, options const& given) {
   }
 }
 
+/// @param name the name of a planner or scheduler
+/// @returns it as a field of a CSV file: in quotes if it holds a comma
+inline std::string field(std::string const& name) { return name.find(',') == std::string::npos ? name : '"' + name + '"'; }
+
 /// @brief Write summary.csv (a line a composition) and series.csv (a line a record: mean over layers).
 /// @param results the outcomes
 /// @param now the setting
@@ -87,7 +91,7 @@ inline void write_files(std::vector<outcome> const& results, setting const& now)
   for (outcome const& one : results) {
     auto const judged = static_cast<double>(std::max<std::size_t>(one.imbalance.size(), 1));
     double const plans = std::max(one.plans, 1.0);
-    summary << one.planner << ',' << one.scheduler << ',' << one.mean() << ',' << one.quantile(0.99) << ',' << one.quantile(1.0) << ','
+    summary << field(one.planner) << ',' << field(one.scheduler) << ',' << one.mean() << ',' << one.quantile(0.99) << ',' << one.quantile(1.0) << ','
             << 1e3 * one.step_s / judged << ',' << one.remote_copies / judged << ',' << one.remote_rows / judged << ','
             << one.fetched / plans * now.given.expert_mb << ',' << 1e6 * one.plan_s / plans << ',' << 1e6 * one.schedule_s / judged << ','
             << one.imbalance.size() << '\n';
@@ -100,7 +104,7 @@ inline void write_files(std::vector<outcome> const& results, setting const& now)
     for (std::size_t i = 0; (i + 1) * layers <= one.imbalance.size(); ++i) {
       double sum = 0.0;
       for (std::size_t layer = 0; layer < layers; ++layer) { sum += one.imbalance[i * layers + layer]; }
-      series << one.planner << ',' << one.scheduler << ',' << records[i] << ',' << sum / static_cast<double>(layers) << '\n';
+      series << field(one.planner) << ',' << field(one.scheduler) << ',' << records[i] << ',' << sum / static_cast<double>(layers) << '\n';
     }
   }
   if (!summary.flush() || !series.flush()) { throw std::runtime_error(now.given.out + ": the results cannot be written"); }
