@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Draw the results of bench/run.sh --json FILE: bench/plot.py FILE [PNG] [--counter NAME] [--growth PREFIX]
+"""Draw the results of bench/run.sh --json FILE: bench/plot.py FILE [PNG] [--counter NAME] [--growth PREFIX [--sizes A,B]]
 
 Without --counter: time of each bench. With --growth: lines over the size that varies in the names that start with
-PREFIX/ and end in TOKENSxEXPERTS, both axes logarithmic, with the fitted exponent. The title carries the conditions of
+PREFIX/ and end in AxB (tokens and experts, or what --sizes says), both axes logarithmic, with the fitted exponent. The title carries the conditions of
 the run."""
 import argparse
 import json
@@ -17,14 +17,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
-def draw_growth(rows, prefix, axes, label):
+def draw_growth(rows, prefix, sizes_named, axes, label):
     lines = {}
     for name, value in rows.items():
         match = re.match(re.escape(prefix.rstrip("/")) + r"/([^/]+)/(\d+)x(\d+)(/|$)", name)
         if match:
             lines.setdefault(match.group(1), []).append((int(match.group(2)), int(match.group(3)), value))
     if not lines:
-        raise SystemExit(f"no bench is named {prefix}/.../TOKENSxEXPERTS")
+        raise SystemExit(f"no bench is named {prefix}/.../AxB")
     sizes = [point for points in lines.values() for point in points]
     varies = 0 if len({point[0] for point in sizes}) > 1 else 1
     fixed = sorted({point[1 - varies] for point in sizes})
@@ -39,7 +39,7 @@ def draw_growth(rows, prefix, axes, label):
                   linewidth=1, label=f"{kind}, exponent {exponent:.2f}")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xlabel(["tokens", "experts"][varies] + f"; {['experts', 'tokens'][varies]}: {', '.join(map(str, fixed))}")
+    axes.set_xlabel(sizes_named[varies] + f"; {sizes_named[1 - varies]}: {', '.join(map(str, fixed))}")
     axes.set_ylabel(label)
     axes.grid(True, which="major", linewidth=0.3)
     axes.legend(fontsize=7)
@@ -51,6 +51,7 @@ def main():
     parser.add_argument("png", nargs="?", help="output; default: beside the JSON file")
     parser.add_argument("--counter", help="draw this counter instead of the time")
     parser.add_argument("--growth", metavar="PREFIX", help="draw growth, for instance assign/growth_tokens")
+    parser.add_argument("--sizes", metavar="A,B", default="tokens,experts", help="what the two sizes are (tokens,experts)")
     arguments = parser.parse_args()
     with open(arguments.json) as file:
         run = json.load(file)
@@ -70,7 +71,7 @@ def main():
     label = arguments.counter or "time of one iteration [ms]"
     if arguments.growth:
         figure, axes = plt.subplots(figsize=(7, 4.5))
-        draw_growth(rows, arguments.growth, axes, label)
+        draw_growth(rows, arguments.growth, arguments.sizes.split(","), axes, label)
     else:
         names = list(rows)[::-1]
         figure, axes = plt.subplots(figsize=(10, 1.6 + 0.28 * len(names)))

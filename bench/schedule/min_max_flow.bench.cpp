@@ -145,7 +145,38 @@ void min_max_flow(benchmark::State& state, split_case sizes, bool peers, bool wa
   }
 }
 
+// How the time grows: four experts a rank, at most 8192.
+void growth(benchmark::State& state, split_case sizes) {
+  problem const now(sizes, 20);
+  auto const& graph = now.graph.view();
+  fl::min_max_flow const solver;
+  fl::arena<> memory(solver.workspace_bytes(graph));
+  std::vector<fl::count_t> shares(static_cast<std::size_t>(graph.columns));
+  for (auto _ : state) {
+    std::vector<double> seconds;
+    for (int round = 0; round < 3; ++round) {
+      for (auto const& totals : now.batches) {
+        fl::workspace ws = memory.view();
+        double const begin = fl_bench::thread_seconds();
+        benchmark::DoNotOptimize(solver.solve(graph, totals, {}, fl::split_start::cold, shares, ws).summary.value);
+        seconds.push_back(fl_bench::thread_seconds() - begin);
+      }
+    }
+    state.SetIterationTime(fl_bench::median_of(seconds));
+  }
+}
+
 int const registered = [] {
+  for (index_t const replicas : {2, 4}) {
+    for (double const skew : {0.3, 1.0}) {
+      for (index_t const ranks : fl_bench::axes::growth_ranks) {
+        if (fl_bench::axes::quick() && ranks > 256) { continue; }
+        split_case const sizes{ranks, std::min<index_t>(4 * ranks, 8192), replicas, skew, true};
+        std::string const name = fl_bench::text_of("schedule/growth/", replicas, "_hosts_zipf", skew, "/", ranks, "x", sizes.experts);
+        benchmark::RegisterBenchmark(name.c_str(), growth, sizes)->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(1);
+      }
+    }
+  }
   auto const add = [](split_case const& sizes, bool peers, bool warm) {
     if (fl_bench::axes::quick() && !sizes.quick) { return; }
     std::string const name = fl_bench::text_of("schedule/min_max_flow/", sizes.name(), warm ? "/warm" : "");

@@ -140,6 +140,9 @@ inline constexpr std::array<assignment_case, 7> assignment_growth_experts{{{1638
 /// Ranks of the in-process worlds.
 inline constexpr std::array<int, 3> ranks{1, 2, 4};
 
+/// Ranks of clusters that grow.
+inline constexpr std::array<index_t, 10> growth_ranks{8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
+
 /// Sizes of a min-max split.
 struct split_case {
   index_t ranks;     ///< ranks

@@ -41,7 +41,8 @@ struct min_max_flow {
   /// @param ws scratch, `workspace_bytes(graph)`
   /// @returns `status::ok`, or `status::lost_expert` with all shares zero if an expert with load has no live host; see
   ///          `min_max_report` for the certificate
-  /// @throws contract_violation (level 1) on a shape mismatch, (level 2) on a load, base or speed out of range
+  /// @throws contract_violation (level 1) on a shape mismatch or loads of 2^42 and more together, (level 2) on a load, base
+  ///         or speed out of range
   /// @complexity O(sweeps x replicas + searches x (ranks + replicas)), searches usually below ten and at most polynomial;
   ///             no allocation
   /// @determinism integers and fixed orders; a warm start makes the shares (not their maximum) depend on history, which

@@ -166,6 +166,9 @@ inline void name_cut(host_graph_view const& graph, std::span<index_t const> tota
 // Sweeps end early when few ranks are above the cap, at most one in `sweep_share`: paths are then cheaper.
 inline constexpr std::size_t sweep_share = 32;
 inline constexpr std::size_t sweep_limit = 16;
+// A further round of sweeps and tree pass, and how many crowded ranks it has to settle to be worth it.
+inline constexpr int round_sweeps = 2;
+inline constexpr std::size_t round_gain = 3;
 
 // Sweeps, tree and paths with equal speeds. Sum: std::int32_t when all loads together stay below 2^30, else 64 bits.
 template <class Sum>
@@ -196,6 +199,16 @@ template <class Sum>
   for (std::int32_t done = 0; done < sweeps && crowded() > few; ++done) { sweep(graph, share, load.data(), pull, keep_shares{}); }
   if (static_cast<std::int64_t>(cap.lambda) * facts.live - facts.total - facts.base < facts.live && crowded() > 0) {
     settle_tree(graph, share, load.data(), cap.lambda);  // all ranks have to end at the cap: a tree says how in one pass
+    // Where shares on the tree ran out, a few more sweeps and another pass often settle it. With many ranks and few hosts an
+    // expert a search costs as much as a sweep, so this goes on as long as every round saves some.
+    bool const long_ways = graph.ranks > word_ranks && graph.columns < 3 * graph.experts;
+    std::size_t left = long_ways ? crowded() : 0;
+    for (std::size_t before = left + round_gain; left > 1 && left + round_gain <= before;) {
+      before = left;
+      for (int done = 0; done < round_sweeps; ++done) { sweep(graph, share, load.data(), pull, keep_shares{}); }
+      settle_tree(graph, share, load.data(), cap.lambda);
+      left = crowded();
+    }
   }
   augment_counts counts;
   if (crowded() > 0) {
@@ -293,6 +306,7 @@ template <class Sum>
                                 .cut = ws.take<std::int32_t>(placed.ranks)};
   auto const load = ws.take<std::int64_t>(placed.ranks + 1);
   load_facts const facts = gather_facts(placed, totals, conditions);
+  FAIRLEAD_EXPECTS(facts.total + facts.base < (std::int64_t{1} << 42), "all loads together must be below 2^42", facts.total, facts.base);
   bool even = true;
   bool failed = false;
   for (count_t const speed : conditions.speed) {
