@@ -105,7 +105,7 @@ struct reference_planner {
     for (index_t h = 0; h < static_cast<index_t>(done.size()); ++h) {
       if (h != native) { list.push_back(h); }
     }
-    std::stable_sort(list.begin(), list.end(), [&](index_t a, index_t b) { return expected(a) < expected(b); });
+    std::sort(list.begin(), list.end(), [&](index_t a, index_t b) { return std::pair(expected(a), a) < std::pair(expected(b), b); });
     return list;
   }
   void give(std::size_t e, index_t h, index_t amount) {
@@ -154,7 +154,7 @@ struct reference_planner {
     }
     std::vector<std::size_t> order(totals.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return totals[a] > totals[b]; });
+    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return std::pair(totals[b], a) < std::pair(totals[a], b); });
     for (std::size_t const e : order) {
       if (totals[e] == 0) { continue; }
       index_t const g = native[e];

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
 #include <cstdlib>
 #include <new>
 #include <type_traits>
@@ -26,20 +27,33 @@
 namespace {
 std::atomic<long> allocations{0};
 // Out of line: g++ takes a visible free() of what an inlined operator new returned for a mismatch.
-[[gnu::noinline]] void* allocate(std::size_t bytes, std::size_t alignment) {
+[[gnu::noinline]] void* allocate(std::size_t bytes, std::size_t alignment) noexcept {
   allocations.fetch_add(1);
-  std::size_t const size = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
-  if (void* const block = std::aligned_alloc(alignment, size)) { return block; }
+  return std::aligned_alloc(alignment, (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment);
+}
+void* allocate_or_throw(std::size_t bytes, std::size_t alignment) {
+  if (void* const block = allocate(bytes, alignment)) { return block; }
   throw std::bad_alloc();
 }
+constexpr std::size_t plain = alignof(std::max_align_t);
 [[gnu::noinline]] void release(void* block) noexcept { std::free(block); }
 }  // namespace
-void* operator new(std::size_t bytes) { return allocate(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t to) { return allocate(bytes, static_cast<std::size_t>(to)); }
+void* operator new(std::size_t bytes) { return allocate_or_throw(bytes, plain); }
+void* operator new[](std::size_t bytes) { return allocate_or_throw(bytes, plain); }
+void* operator new(std::size_t bytes, std::nothrow_t const&) noexcept { return allocate(bytes, plain); }
+void* operator new[](std::size_t bytes, std::nothrow_t const&) noexcept { return allocate(bytes, plain); }
+void* operator new(std::size_t bytes, std::align_val_t to) { return allocate_or_throw(bytes, static_cast<std::size_t>(to)); }
+void* operator new[](std::size_t bytes, std::align_val_t to) { return allocate_or_throw(bytes, static_cast<std::size_t>(to)); }
 void operator delete(void* block) noexcept { release(block); }
+void operator delete[](void* block) noexcept { release(block); }
 void operator delete(void* block, std::size_t) noexcept { release(block); }
+void operator delete[](void* block, std::size_t) noexcept { release(block); }
+void operator delete(void* block, std::nothrow_t const&) noexcept { release(block); }
+void operator delete[](void* block, std::nothrow_t const&) noexcept { release(block); }
 void operator delete(void* block, std::align_val_t) noexcept { release(block); }
+void operator delete[](void* block, std::align_val_t) noexcept { release(block); }
 void operator delete(void* block, std::size_t, std::align_val_t) noexcept { release(block); }
+void operator delete[](void* block, std::size_t, std::align_val_t) noexcept { release(block); }
 
 namespace {
 namespace fl = fairlead;
