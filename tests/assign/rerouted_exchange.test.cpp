@@ -35,13 +35,13 @@ void* allocate_or_throw(std::size_t bytes, std::size_t alignment) {
   if (void* const block = allocate(bytes, alignment)) { return block; }
   throw std::bad_alloc();
 }
-constexpr std::size_t plain = alignof(std::max_align_t);
+constexpr std::size_t plain_alignment = alignof(std::max_align_t);
 [[gnu::noinline]] void release(void* block) noexcept { std::free(block); }
 }  // namespace
-void* operator new(std::size_t bytes) { return allocate_or_throw(bytes, plain); }
-void* operator new[](std::size_t bytes) { return allocate_or_throw(bytes, plain); }
-void* operator new(std::size_t bytes, std::nothrow_t const&) noexcept { return allocate(bytes, plain); }
-void* operator new[](std::size_t bytes, std::nothrow_t const&) noexcept { return allocate(bytes, plain); }
+void* operator new(std::size_t bytes) { return allocate_or_throw(bytes, plain_alignment); }
+void* operator new[](std::size_t bytes) { return allocate_or_throw(bytes, plain_alignment); }
+void* operator new(std::size_t bytes, std::nothrow_t const&) noexcept { return allocate(bytes, plain_alignment); }
+void* operator new[](std::size_t bytes, std::nothrow_t const&) noexcept { return allocate(bytes, plain_alignment); }
 void* operator new(std::size_t bytes, std::align_val_t to) { return allocate_or_throw(bytes, static_cast<std::size_t>(to)); }
 void* operator new[](std::size_t bytes, std::align_val_t to) { return allocate_or_throw(bytes, static_cast<std::size_t>(to)); }
 void operator delete(void* block) noexcept { release(block); }
