@@ -68,7 +68,7 @@ inline auto planners_of(options const& given) {
   using pq_node = fl::node_symmetric_greedy;
   using even = fl::even_replicas;
   constexpr auto node = fl::exchange_scope::node;
-  fl::flow_search<> search;
+  fl::flow_search<> search;  // fits changes over `horizon` records that ended in the window
   search.horizon = std::max<index_t>(given.lag, 1);
   search.window = given.window;
   return std::tuple{
@@ -88,7 +88,7 @@ inline auto planners_of(options const& given) {
       named{std::string("pq, 4 moves"), fl::budgeted<fl::global_pack>{.max_moves = 4}},
       named{std::string("rows (MicroMoE)"), fl::row_partition{}},
       named{std::string("cayley (MicroMoE)"), fl::cayley_placement{}},
-      named{std::string("flow_search"), search}};
+      named<fl::flow_search<>>{.name = "flow_search", .policy = search, .more_history = search.horizon}};
 }
 
 /// @brief Run everything that is wanted.

@@ -164,6 +164,7 @@ struct named {
   std::string name;  ///< what the table shows
   Policy policy;     ///< the policy
   fl::exchange_scope swaps = fl::exchange_scope::cluster;  ///< ranks that a planner's tables may be renamed in: `node` if it looks at nodes
+  index_t more_history = 0;  ///< records that it is shown beyond --window
 };
 template <class Policy>
 named(std::string, Policy) -> named<Policy>;
@@ -206,7 +207,7 @@ void run_planner(setting const& now, named<Planner> const& planner, std::tuple<n
     for (index_t layer = 0; layer < now.loads.layers; ++layer) {
       auto const l = static_cast<std::size_t>(layer);
       if (planned[l] < 0 || records[i] - planned[l] >= now.given.replan_every) {
-        estimate const known(now.loads, layer, records[i] - now.given.lag, now.given.window);
+        estimate const known(now.loads, layer, records[i] - now.given.lag, now.given.window + planner.more_history);
         std::vector<fl::expert_id> next(slots);
         fl::workspace ws = memory.view();
         double const begin = seconds_now();

@@ -76,5 +76,17 @@ for file in summary series; do
   sed 's/"[^"]*"/name/g' "$scratch/all/$file.csv" | awk -F, 'NR == 1 { columns = NF } NF != columns { print; bad = 1 } END { exit bad || NR < 40 }' ||
     fail "$file.csv has ragged lines"
 done
+
+# Ctrl-C ends it with code 130 and the files of what was done. The trace is long enough that the signal always meets it.
+mkfifo "$scratch/pipe"
+"$program" --plain --made-ranks 8 --made-experts 16 --made-copies 64 --records 20000 --layers 1 --out "$scratch/stopped" >"$scratch/pipe" 2>&1 &
+pid=$!
+while IFS= read -r line; do
+  [[ $line == *" static "*" s" ]] && kill -INT "$pid"
+done <"$scratch/pipe"
+wait "$pid"
+code=$?
+[[ $code -eq 130 ]] || fail "Ctrl-C gave code $code instead of 130"
+[[ $(wc -l <"$scratch/stopped/summary.csv") -ge 2 ]] || fail "Ctrl-C left no results"
 [[ $failures -eq 0 ]] && echo "all messages and numbers are right"
 exit $((failures > 0))
