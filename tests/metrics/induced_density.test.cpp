@@ -152,3 +152,11 @@ TEST_CASE("the density of a placement counts distinct hosts", "[metrics][density
   fl::metrics::host_masks(offsets, slots, hosts);
   CHECK(hosts == std::vector<std::uint64_t>{0b101, 0b100});
 }
+
+TEST_CASE("densities are compared exactly however large the loads", "[metrics][density]") {
+  index_t const load = (index_t{1} << 62U) - 1;
+  CHECK(fl::metrics::denser({.load = load, .ranks = 5}, {.load = load, .ranks = 7}));
+  CHECK_FALSE(fl::metrics::denser({.load = load, .ranks = 7}, {.load = load, .ranks = 5}));
+  CHECK(fl::metrics::denser({.load = load, .ranks = 64}, {.load = load - 1, .ranks = 64}));
+  CHECK_FALSE(fl::metrics::denser({.load = load, .ranks = 3}, {.load = load, .ranks = 3}));
+}

@@ -399,3 +399,39 @@ TEST_CASE("graphs and scores of the user take part", "[place][graphs]") {
   answer const chosen = plan(fl::monte_carlo_placement<fl::greedy_max_replicas, first_slot_score>{.draws = 100}, fl::topology(3, 4), uniform(12));
   CHECK(chosen.slots[0] == expert_id{0});  // 1 - (11 / 12)^100 of all seeds
 }
+
+TEST_CASE("a flow judges placements of loads that fill 62 bits", "[place][graphs]") {
+  // Expert 0 on the last of 8 ranks only, expert 1 on all of them: the first says what the busiest rank has.
+  fl::topology const cluster(8, 2);
+  std::vector<expert_id> slots(16, expert_id::none);
+  for (std::size_t rank = 0; rank < 8; ++rank) { slots[2 * rank] = expert_id{1}; }
+  slots[15] = expert_id{0};
+  index_t const half = index_t{1} << 61U;
+  fl::arena<> memory(fl::flow_score::workspace_bytes(cluster, 2));
+  fl::workspace ws = memory.view();
+  CHECK(fl::flow_score{}.evaluate(cluster, slots, std::vector<index_t>{half, half - 8}, nullptr, ws).load == half);
+  CHECK(fl::flow_score{}.evaluate(cluster, slots, std::vector<index_t>{0, half}, nullptr, ws).load == half / 8);
+  std::vector<index_t> const loads{half, half - 1};
+  answer const made = plan(fl::monte_carlo_placement<>{.draws = 4}, cluster, loads);
+  REQUIRE(made.ended.status == fl::status::ok);
+  CHECK(made.ended.value == static_cast<double>(half / 4));
+}
+
+namespace {
+// Only for clusters of one node.
+struct one_node_rule {
+  fl::report apportion(std::span<index_t const> load, index_t slots, index_t nodes, std::span<index_t> replicas, fl::workspace& ws) const {
+    if (nodes != 1) { return {.status = fl::status::infeasible}; }
+    return fl::greedy_max_replicas{}.apportion(load, slots, nodes, replicas, ws);
+  }
+  std::size_t workspace_bytes(index_t experts, index_t slots) const { return fl::greedy_max_replicas{}.workspace_bytes(experts, slots); }
+};
+}  // namespace
+
+TEST_CASE("monte_carlo_placement tells its rule the nodes that have slots", "[place][graphs]") {
+  std::vector<fl::rank_id> const lost{fl::rank_id{2}, fl::rank_id{3}};
+  fl::topology const cluster = fl::topology(4, 2, 2).without(lost);
+  fl::monte_carlo_placement<one_node_rule> const planner{.draws = 4};
+  CHECK(plan(planner, cluster, uniform(3)).ended.status != fl::status::infeasible);
+  CHECK(plan(planner, fl::topology(4, 2, 2), uniform(3)).ended.status == fl::status::infeasible);
+}

@@ -183,3 +183,52 @@ TEST_CASE("quotas with a floor and a resilient assigner make a planner", "[place
   fl::workspace scratch = more.view();
   CHECK(fl::metrics::min_failures_to_lose(where, scratch) >= 2);
 }
+
+TEST_CASE("experts without a replica change nothing for the others", "[place][resilience]") {
+  for (std::uint64_t number = 0; number < 40; ++number) {
+    fl::topology const cluster(3, 12, 3);
+    std::vector<index_t> load;
+    std::vector<index_t> replicas;
+    std::vector<index_t> some_load;
+    std::vector<index_t> some_replicas;
+    std::vector<expert_id> name;
+    for (std::uint64_t e = 0; e < 48; ++e) {
+      auto const words = fl::philox::draw(33, number, e);
+      bool const absent = words[0] % 2 == 0;
+      load.push_back(absent ? words[1] % 2 : words[1] % 50);
+      replicas.push_back(absent ? 0 : 1);
+      if (absent) { continue; }
+      some_load.push_back(load.back());
+      some_replicas.push_back(1);
+      name.push_back(static_cast<expert_id>(e));
+    }
+    auto const run = [&](auto const& assigner, std::vector<index_t> const& l, std::vector<index_t> const& r) {
+      std::vector<expert_id> slots(36);
+      fl::arena<> memory(assigner.workspace_bytes(cluster, static_cast<index_t>(l.size())));
+      fl::workspace ws = memory.view();
+      REQUIRE(assigner.assign(cluster, l, r, slots, ws).status == fl::status::ok);
+      return slots;
+    };
+    for (bool const grouped : {false, true}) {
+      std::vector<expert_id> const all = grouped ? run(fl::grouped_overlap{}, load, replicas) : run(fl::spread_nodes{}, load, replicas);
+      std::vector<expert_id> some =
+          grouped ? run(fl::grouped_overlap{}, some_load, some_replicas) : run(fl::spread_nodes{}, some_load, some_replicas);
+      for (expert_id& e : some) { e = e == expert_id::none ? e : name[static_cast<std::size_t>(e)]; }
+      REQUIRE(all == some);
+    }
+  }
+}
+
+TEST_CASE("a cluster of which one node is left fails rank by rank", "[place][resilience]") {
+  std::vector<fl::rank_id> const lost{fl::rank_id{3}, fl::rank_id{4}, fl::rank_id{5}};
+  std::vector<index_t> const nodes{0, 3, 6};
+  std::vector<index_t> const slots{0, 3, 4, 5, 8, 9, 10};
+  fl::topology const cluster = fl::topology(nodes, slots).without(lost);
+  // Two ranks with one slot beside one with three: three experts cannot all have two ranks, two can.
+  CHECK(assign(fl::resilient_search<>{}, cluster, {2, 2, 1}).ended.status == fl::status::ok);
+  CHECK(hosts_of(cluster, assign(fl::resilient_search<>{}, cluster, {2, 2}), 2, false) == std::vector<index_t>{2, 2});
+  CHECK(assign(fl::resilient_search<>{}, cluster, {3, 2}).ended.status == fl::status::ok);
+  std::vector<index_t> const tight{0, 4, 5, 5, 8, 9, 10};
+  fl::topology const narrow = fl::topology(nodes, tight).without(lost);
+  CHECK(assign(fl::resilient_search<>{}, narrow, {2, 2}).ended.status == fl::status::infeasible);
+}

@@ -296,10 +296,10 @@ TEST_CASE("spread_greedy gives what the scan gives with shares in fixed point") 
     std::vector<index_t> load(replicas.size());
     std::uint64_t total = 0;
     std::uint64_t unit = 0;
-    for (index_t& entry : load) {
-      entry = draw.below(1000) * (round % 5 == 0 ? index_t{1} << 40U : 1);
-      total += static_cast<std::uint64_t>(entry);
-      unit = std::gcd(unit, static_cast<std::uint64_t>(entry));
+    for (std::size_t e = 0; e < load.size(); ++e) {
+      load[e] = draw.below(1000) * (round % 5 == 0 ? index_t{1} << 40U : 1);
+      total += replicas[e] > 0 ? static_cast<std::uint64_t>(load[e]) : 0;
+      unit = std::gcd(unit, static_cast<std::uint64_t>(load[e]));
     }
     unit = std::max<std::uint64_t>(unit, 1);
     int const shift = 63 - static_cast<int>(std::bit_width(static_cast<std::uint64_t>(ranks - 1))) -
@@ -793,4 +793,17 @@ TEST_CASE("layout_tuner without any load still gives every expert a slot") {
   CHECK(choice.report.value == 0.0);
   CHECK(choice.report.bound == 0.0);
   for (int e = 0; e < 5; ++e) { CHECK(std::count(next.begin(), next.end(), static_cast<expert_id>(e)) >= 1); }
+}
+
+TEST_CASE("spread_greedy does not count the load of experts without a replica") {
+  fl::topology const cluster(2, 2);
+  std::vector<index_t> const loads{(index_t{1} << 61U) + 1, 7, 5, 3};
+  std::vector<index_t> const replicas{0, 1, 1, 1};
+  std::vector<expert_id> slots(4);
+  fl::spread_greedy const assigner;
+  auto const ended = with_scratch(assigner.workspace_bytes(cluster, 4), [&](fl::workspace& ws) {
+    return assigner.assign(cluster, loads, replicas, slots, ws);
+  });
+  CHECK(ended.value == 8.0);
+  CHECK(slots == std::vector<expert_id>{expert_id{1}, expert_id::none, expert_id{2}, expert_id{3}});
 }

@@ -30,9 +30,12 @@ struct density {
 
 /// @brief Compare two densities without rounding.
 /// @param a a density
-/// @param b another, both with loads below 2^57
-/// @returns whether `a` is larger
-[[nodiscard]] constexpr bool denser(density const& a, density const& b) noexcept { return a.load * b.ranks > b.load * a.ranks; }
+/// @param b another
+/// @returns whether `a` is larger; exact for all loads and ranks
+[[nodiscard]] constexpr bool denser(density const& a, density const& b) noexcept {
+  __extension__ typedef __int128 wide;  // NOLINT(modernize-use-using): the extension marker needs typedef
+  return static_cast<wide>(a.load) * b.ranks > static_cast<wide>(b.load) * a.ranks;
+}
 
 /// @brief Compute which ranks host an expert, as bits.
 /// @param slot_offsets first slot of each rank, and the end. @shape{ranks + 1}

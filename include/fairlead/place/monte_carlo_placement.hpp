@@ -71,7 +71,7 @@ struct monte_carlo_placement {
     std::fill(next.begin(), next.end(), expert_id::none);
     if (experts == 0) { return {}; }
     std::span<index_t> const replicas = ws.take<index_t>(experts);
-    report const counted = counts.apportion(load.totals, cluster.slots(), cluster.nodes(), replicas, ws);
+    report const counted = counts.apportion(load.totals, cluster.slots(), detail::nodes_with_slots(cluster), replicas, ws);
     if (counted.status == status::infeasible) { return {.status = status::infeasible}; }
     level_off(load.totals, cluster.hosting_ranks(), replicas);
 

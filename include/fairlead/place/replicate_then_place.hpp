@@ -7,6 +7,7 @@
 #include <fairlead/concepts/planner.hpp>
 #include <fairlead/concepts/slot_assigner.hpp>
 #include <fairlead/place/contiguous_slots.hpp>
+#include <fairlead/place/detail/hosting_ranks.hpp>
 #include <fairlead/place/largest_remainder.hpp>
 
 #include <algorithm>
@@ -64,7 +65,7 @@ struct replicate_then_place {
       return {};
     }
     auto const replicas = ws.take<index_t>(static_cast<index_t>(load.totals.size()));
-    report const counted = replicate.apportion(load.totals, cluster.slots(), nodes_with_slots(cluster), replicas, ws);
+    report const counted = replicate.apportion(load.totals, cluster.slots(), detail::nodes_with_slots(cluster), replicas, ws);
     if (counted.status == status::infeasible || counted.status == status::unsupported) {
       std::fill(next.begin(), next.end(), expert_id::none);
       return {.status = counted.status};
@@ -77,17 +78,6 @@ struct replicate_then_place {
   [[nodiscard]] std::size_t workspace_bytes(topology const& cluster, index_t experts) const {
     return fairlead::workspace_bytes<index_t>(experts) +
            std::max<std::size_t>(replicate.workspace_bytes(experts, cluster.slots()), place.workspace_bytes(cluster, experts));
-  }
-
- private:
-  static index_t nodes_with_slots(topology const& cluster) noexcept {
-    auto const nodes = cluster.node_offsets();
-    auto const slots = cluster.slot_offsets();
-    index_t count = 0;
-    for (std::size_t node = 0; node + 1 < nodes.size(); ++node) {
-      count += slots[static_cast<std::size_t>(nodes[node])] < slots[static_cast<std::size_t>(nodes[node + 1])] ? 1 : 0;
-    }
-    return count;
   }
 };
 

@@ -13,7 +13,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief What fails as a whole.
 enum class failure_domain {
-  automatic,  ///< a node if there are several nodes, else a rank
+  automatic,  ///< a node if several nodes have slots, else a rank
   rank,       ///< a rank
   node        ///< a node
 };
@@ -55,7 +55,7 @@ struct unit_layout {
   index_t const ranks = cluster.ranks();
   made.unit_of_rank = ws.take<std::int32_t>(ranks);
   made.room = ws.take<std::int32_t>(ranks);
-  bool const by_node = domain == failure_domain::node || (domain == failure_domain::automatic && cluster.nodes() > 1);
+  bool const by_node = domain == failure_domain::node || (domain == failure_domain::automatic && nodes_with_slots(cluster) > 1);
   index_t last_node = -1;
   for (index_t rank = 0; rank < ranks; ++rank) {
     auto const r = static_cast<std::size_t>(rank);
@@ -169,8 +169,9 @@ inline void fill_slots(topology const& cluster, unit_layout const& layout, std::
   std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
     auto const x = static_cast<std::size_t>(a);
     auto const y = static_cast<std::size_t>(b);
-    wide_product const left = wide_product{load[x]} * replicas[y];
-    wide_product const right = wide_product{load[y]} * replicas[x];
+    // Experts without a replica have no slot to fill; a zero count would only make this no order.
+    wide_product const left = wide_product{load[x]} * std::max<index_t>(replicas[y], 1);
+    wide_product const right = wide_product{load[y]} * std::max<index_t>(replicas[x], 1);
     return left != right ? left > right : a < b;
   });
   std::fill(slots.begin(), slots.end(), expert_id::none);

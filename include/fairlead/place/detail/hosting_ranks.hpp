@@ -58,6 +58,17 @@ inline index_t ranks_with_row(topology const& cluster, index_t row, std::span<st
   return most;
 }
 
+/// Number of nodes that have a slot: what rules for numbers of replicas take for the nodes.
+[[nodiscard]] inline index_t nodes_with_slots(topology const& cluster) noexcept {
+  auto const first = cluster.node_offsets();
+  auto const slot = cluster.slot_offsets();
+  index_t count = 0;
+  for (std::size_t node = 0; node + 1 < first.size(); ++node) {
+    count += slot[static_cast<std::size_t>(first[node])] < slot[static_cast<std::size_t>(first[node + 1])] ? 1 : 0;
+  }
+  return count;
+}
+
 /// Largest load of a rank when each replica takes an equal share; `counts` is scratch. @shape{counts: experts}
 [[nodiscard]] inline double largest_share(topology const& cluster, std::span<index_t const> load,
                                           std::span<expert_id const> slots, std::span<index_t> counts) noexcept {

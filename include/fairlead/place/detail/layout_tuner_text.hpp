@@ -3,6 +3,7 @@
 /// @file
 /// @brief How `layout_tuner` works.
 #include <fairlead/core/philox.hpp>
+#include <fairlead/place/detail/hosting_ranks.hpp>
 #include <fairlead/place/layout_tuner.hpp>
 
 #include <algorithm>
@@ -26,16 +27,6 @@ namespace detail {
   replicas[from] -= step;
   replicas[to] += step;
   return true;
-}
-
-[[nodiscard]] inline index_t nodes_with_slots(topology const& cluster) noexcept {
-  auto const first = cluster.node_offsets();
-  auto const slot = cluster.slot_offsets();
-  index_t count = 0;
-  for (std::size_t node = 0; node + 1 < first.size(); ++node) {
-    count += slot[static_cast<std::size_t>(first[node])] < slot[static_cast<std::size_t>(first[node + 1])] ? 1 : 0;
-  }
-  return count;
 }
 
 // Whether a table holds every expert, and nothing but experts.

@@ -123,14 +123,19 @@ inline void pour(std::span<index_t const> totals, split_scratch& s) {
     std::sort(s.by_load.begin(), s.by_load.begin() + hosts, [&](std::int32_t a, std::int32_t b) {
       return load_of(a) != load_of(b) ? load_of(a) < load_of(b) : a < b;
     });
-    index_t const total = totals[e];
-    index_t sum = load_of(s.by_load[0]);
+    // Rise from host to host while the load suffices; no product of a load and a count has to fit 64 bits.
+    index_t left = totals[e];
+    index_t height = load_of(s.by_load[0]);
     std::int32_t wet = 1;
-    while (wet < hosts && load_of(s.by_load[static_cast<std::size_t>(wet)]) * wet - sum < total) {
-      sum += load_of(s.by_load[static_cast<std::size_t>(wet++)]);
+    for (; wet < hosts; ++wet) {
+      index_t const next = load_of(s.by_load[static_cast<std::size_t>(wet)]);
+      slot_wide const rise = static_cast<slot_wide>(next - height) * wet;
+      if (rise >= left) { break; }
+      left -= static_cast<index_t>(rise);
+      height = next;
     }
-    index_t const level = (sum + total) / wet;
-    index_t const higher = (sum + total) % wet;
+    index_t const level = height + left / wet;
+    index_t const higher = left % wet;
     for (std::int32_t k = 0; k < wet; ++k) {
       auto const edge = static_cast<std::size_t>(s.by_load[static_cast<std::size_t>(k)]);
       auto const rank = static_cast<std::size_t>(s.edge_rank[edge]);

@@ -97,7 +97,7 @@ inline report spread_greedy::assign(topology const& cluster, std::span<index_t c
     FAIRLEAD_EXPECTS_2(load[e] >= 0 && replicas[e] >= 0, "loads and numbers of replicas must not be negative", e, load[e],
                        replicas[e]);
     wanted += replicas[e];
-    total += static_cast<std::uint64_t>(load[e]);
+    total += replicas[e] > 0 ? static_cast<std::uint64_t>(load[e]) : 0;  // what goes nowhere must not cost precision
     if (unit != 1) { unit = std::gcd(unit, static_cast<std::uint64_t>(load[e])); }
   }
   if (wanted > cluster.slots()) { return {.status = status::infeasible}; }
