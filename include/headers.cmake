@@ -429,6 +429,7 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/same_ratio.hpp
     fairlead/schedule/slot_capacity.hpp
     fairlead/schedule/sole_replica.hpp
+    fairlead/schedule/split_conditions.hpp
     fairlead/schedule/split_then_route.hpp
     fairlead/schedule/staircase.hpp
     fairlead/schedule/tiered.hpp

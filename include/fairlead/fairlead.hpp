@@ -241,6 +241,7 @@
 #include <fairlead/schedule/same_ratio.hpp>
 #include <fairlead/schedule/slot_capacity.hpp>
 #include <fairlead/schedule/sole_replica.hpp>
+#include <fairlead/schedule/split_conditions.hpp>
 #include <fairlead/schedule/split_then_route.hpp>
 #include <fairlead/schedule/staircase.hpp>
 #include <fairlead/schedule/tiered.hpp>

@@ -198,12 +198,44 @@ TEST_CASE("min_max_flow attains the density bound with base loads, speeds and fa
       REQUIRE(report.denominator == static_cast<index_t>(report.cut.size()));
       REQUIRE(given.inside(set) >= report.numerator);
       REQUIRE((report.numerator + report.denominator - 1) / report.denominator == top);
+    } else if (top > 0) {  // with speeds: below the value, in whole copies, its ranks together have too little room
+      std::uint32_t set = 0;
+      index_t room = 0, speeds = 0;
+      for (std::int32_t const rank : report.cut) {
+        set |= 1U << static_cast<unsigned>(rank);
+        room += below[static_cast<std::size_t>(rank)];
+        speeds += given.speed_of(rank);
+      }
+      REQUIRE(given.inside(set) == report.numerator);
+      REQUIRE(report.denominator == speeds);
+      REQUIRE(room < report.numerator);
     }
   }
   CHECK(raised > 500);
   CHECK(augmented > 300);
   CHECK(lost > 100);
   CHECK(weighted > 300);
+}
+
+TEST_CASE("split and schedule take base loads and speeds from the fields") {
+  auto const where = placed(3, {{0, 1}, {0, 2}, {1, 2}});
+  std::vector<index_t> const base{0, 50, 0};
+  std::vector<count_t> const speed{2, 1, 0};
+  fl::min_max_flow const rule{.conditions = {.base = base, .speed = speed}};
+  fl::arena<> memory(rule.workspace_bytes(where));
+  auto ws = memory.view();
+  std::vector<count_t> shares(6, -1);
+  auto const report = rule.split(std::vector<index_t>{100, 30, 0}, where, shares, ws);
+  CHECK(report.value == 60.0);  // (100 + 30 + 50) / 3: rank 0 takes 120, rank 1 has 50 and takes 10
+  CHECK(report.bound == 60.0);
+  CHECK(shares == std::vector<count_t>{90, 10, 30, 0, 0, 0});
+  std::vector<count_t> const load{0, 0, 0, 100, 30, 0, 0, 0, 0};
+  std::vector<count_t> out(18, -1);
+  CHECK(rule.schedule({load.data(), 3, 3}, where, {out.data(), 3, 6}, ws).value == 60.0);
+  CHECK(std::vector<count_t>(out.begin() + 6, out.begin() + 12) == shares);
+  CHECK(rule.split(std::vector<index_t>{100, 30, 1}, where, shares, ws).value == 60.5);
+  std::vector<count_t> const failed{0, 1, 0};
+  CHECK((fl::min_max_flow{.conditions = {.speed = failed}}.split(std::vector<index_t>{100, 30, 1}, where, shares, ws).status) == fl::status::lost_expert);
 }
 
 TEST_CASE("cold and warm splits have the same largest load, and relabelling changes nothing") {

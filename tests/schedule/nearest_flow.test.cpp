@@ -5,6 +5,7 @@
 #include <fairlead/laws/token_scheduler.hpp>
 #include <fairlead/schedule/nearest_flow.hpp>
 #include <fairlead/schedule/split_then_route.hpp>
+#include <fairlead/schedule/tiled_split.hpp>
 #include <fairlead/schedule/water_fill.hpp>
 
 #include <algorithm>
@@ -242,6 +243,64 @@ TEST_CASE("nearest_flow obeys the limits of each rank, or says that they do not 
   }
   CHECK(feasible > 50);
   CHECK(infeasible > 50);
+}
+
+TEST_CASE("nearest_flow keeps base loads, speeds and failed ranks of its split", "[schedule]") {
+  int solved = 0, lost = 0;
+  auto const check = [&](auto rule, std::uint64_t number) {
+    instance const on = random_instance(3, 2, 3, 4, 3, number);
+    std::vector<index_t> base;
+    std::vector<count_t> speed;
+    for (std::size_t r = 0; r < 3; ++r) {
+      base.push_back(static_cast<index_t>(fl::philox::below(fl::philox::draw(6, number, r)[0], 5)));
+      speed.push_back(static_cast<count_t>(fl::philox::below(fl::philox::draw(7, number, r)[0], 4)));
+    }
+    if (number % 4 != 0) { rule.conditions.base = base; }
+    rule.conditions.speed = speed;
+    std::vector<index_t> totals(3);
+    fl::sum_over_ranks(on.load.view(), totals);
+    std::vector<count_t> shares(static_cast<std::size_t>(on.where.replicas()));
+    fl::arena<> memory(rule.workspace_bytes(on.where));
+    auto ws = memory.view();
+    fl::report const level = rule.split(totals, on.where, shares, ws);
+    auto const [ended, got] = run(fl::nearest_flow<decltype(rule)>{.split = rule, .cluster = on.cluster}, on);
+    INFO("case " << number);
+    REQUIRE(ended.status == level.status);
+    if (!level) {
+      ++lost;
+      return;
+    }
+    ++solved;
+    std::vector<index_t> limits;
+    for (std::size_t r = 0; r < 3; ++r) {
+      auto const most = static_cast<index_t>(level.value * static_cast<double>(speed[r]) + 1e-9);
+      limits.push_back(speed[r] == 0 ? 0 : most - (number % 4 != 0 ? base[r] : 0));
+    }
+    REQUIRE(ended.value <= level.value);
+    REQUIRE(got == best_by_enumeration(on.cluster, on.load.view(), on.where, limits));
+  };
+  for (std::uint64_t number = 0; number < 200; ++number) {
+    check(fl::min_max_flow{}, number);
+    check(fl::water_fill{}, number);
+  }
+  CHECK(solved > 100);
+  CHECK(lost > 50);
+}
+
+TEST_CASE("a split of tiles hands the speeds of its ranks on to nearest_flow, and refuses base loads", "[schedule]") {
+  std::vector<index_t> const offsets{0, 1, 2};
+  std::vector<expert_id> const slots{expert_id{0}, expert_id{0}};
+  fl::placement const where(1, offsets, slots);
+  std::vector<count_t> const copies{100, 7}, speed{0, 1};
+  fl::nearest_flow<fl::tiled_split<fl::min_max_flow>> rule{.split = {.split_tiles = {.conditions = {.speed = speed}}, .tile = 16}};
+  fl::arena<> memory(rule.workspace_bytes(where));
+  std::vector<count_t> out(4, -1);
+  auto ws = memory.view();
+  CHECK(rule.schedule({copies.data(), 2, 1}, where, {out.data(), 2, 2}, ws));
+  CHECK(out == std::vector<count_t>{0, 100, 0, 7});
+  std::vector<index_t> const base{1, 1};
+  rule.split.split_tiles.conditions.base = base;
+  CHECK_THROWS_AS(rule.schedule({copies.data(), 2, 1}, where, {out.data(), 2, 2}, ws), fl::contract_violation);
 }
 
 #if defined(HAS_LEMON)

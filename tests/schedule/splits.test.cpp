@@ -22,7 +22,7 @@ index_t below(std::uint64_t stream, std::uint64_t& index, index_t bound) {
 
 // One expert after the other in the same order, copy by copy to the host that ends lowest; ties to the lower rank.
 std::vector<count_t> poured_one_by_one(std::vector<index_t> const& totals, fl::placement const& where, std::vector<index_t> loads,
-                                       std::vector<index_t> const& speeds) {
+                                       std::vector<count_t> const& speeds) {
   std::vector<count_t> shares(static_cast<std::size_t>(where.replicas()), 0);
   std::vector<std::size_t> order(totals.size());
   for (std::size_t e = 0; e < order.size(); ++e) { order[e] = e; }
@@ -73,19 +73,20 @@ TEST_CASE("water_fill equals pouring one copy after the other, also with base lo
     index_t const ranks = 1 + below(1, index, 7);
     index_t const experts = 1 + below(1, index, 9);
     fl::placement const where = some_placement(ranks, experts, below(1, index, 20), number);
-    std::vector<index_t> totals, base, speeds, ones(static_cast<std::size_t>(ranks), 1), zeros(static_cast<std::size_t>(ranks), 0);
+    std::vector<index_t> totals, base, zeros(static_cast<std::size_t>(ranks), 0);
+    std::vector<count_t> speeds, ones(static_cast<std::size_t>(ranks), 1);
     for (index_t e = 0; e < experts; ++e) { totals.push_back(below(1, index, number % 3 == 0 ? 4 : 60)); }
     for (index_t r = 0; r < ranks; ++r) {
       base.push_back(below(1, index, 30));
-      speeds.push_back(1 + below(1, index, 4));
+      speeds.push_back(static_cast<count_t>(1 + below(1, index, 4)));
     }
     fl::arena<> memory(fl::water_fill{}.workspace_bytes(where));
     for (int kind = 0; kind < 4; ++kind) {
       bool const busy = (kind & 1) != 0;
       bool const uneven = (kind & 2) != 0;
       fl::water_fill rule;
-      if (busy) { rule.base = base; }
-      if (uneven) { rule.speeds = speeds; }
+      if (busy) { rule.conditions.base = base; }
+      if (uneven) { rule.conditions.speed = speeds; }
       std::vector<count_t> shares(static_cast<std::size_t>(where.replicas()), -1);
       auto ws = memory.view();
       fl::report const ended = rule.split(totals, where, shares, ws);
@@ -106,8 +107,8 @@ TEST_CASE("water_fill leaves failed ranks empty and reports an expert whose host
   std::vector<index_t> const offsets{0, 2, 4};
   std::vector<expert_id> const slots{expert_id{0}, expert_id{1}, expert_id{0}, expert_id{2}};
   fl::placement const where(3, offsets, slots);
-  std::vector<index_t> const speeds{0, 1};
-  fl::water_fill const rule{.speeds = speeds};
+  std::vector<count_t> const speeds{0, 1};
+  fl::water_fill const rule{.conditions = {.speed = speeds}};
   fl::arena<> memory(rule.workspace_bytes(where));
   std::vector<count_t> shares(4, -1);
   auto ws = memory.view();
@@ -164,7 +165,7 @@ TEST_CASE("splits name a wrong shape and totals out of range", "[schedule][contr
   refuses(fl::water_fill{});
   std::vector<index_t> const two{1, 1};
   auto ws = memory.view();
-  CHECK_THROWS_AS((fl::water_fill{.base = two}.split(std::vector<index_t>{1, 2, 3, 4}, where, shares, ws)), fl::contract_violation);
+  CHECK_THROWS_AS((fl::water_fill{.conditions = {.base = two}}.split(std::vector<index_t>{1, 2, 3, 4}, where, shares, ws)), fl::contract_violation);
 }
 
 TEST_CASE("the largest rank load is the same for few and for many ranks", "[schedule]") {

@@ -18,7 +18,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @returns bytes
 [[nodiscard]] inline std::size_t forest_support_bytes(host_graph_view const& graph) noexcept {
   index_t const nodes = static_cast<index_t>(graph.ranks) + graph.experts;
-  return 3 * workspace_bytes<std::int32_t>(nodes);
+  return 2 * workspace_bytes<std::int32_t>(nodes);
 }
 
 /// @brief Cancel cycles of positive shares until they form a forest over experts and ranks.
@@ -38,11 +38,10 @@ FAIRLEAD_NAMESPACE_BEGIN
 inline report forest_support(host_graph_view const& graph, std::span<count_t> shares, workspace& ws) {
   FAIRLEAD_EXPECTS(static_cast<index_t>(shares.size()) == graph.columns, "one share a replica of the placement", shares.size(), graph.columns);
   workspace::scope const scope(ws);
-  // Rooted trees over ranks (0 ... ranks - 1) and experts (behind them): parent, the column of the edge to it, depth mark.
+  // Rooted trees over ranks (0 ... ranks - 1) and experts (behind them): parent, and the column of the edge to it.
   index_t const nodes = static_cast<index_t>(graph.ranks) + graph.experts;
   auto const parent = ws.take<std::int32_t>(nodes);
   auto const column_up = ws.take<std::int32_t>(nodes);
-  auto const depth = ws.take<std::int32_t>(nodes);
   std::fill(parent.begin(), parent.end(), -1);
   std::fill(column_up.begin(), column_up.end(), -1);
   auto const at = [](std::int32_t node) { return static_cast<std::size_t>(node); };
@@ -79,16 +78,14 @@ inline report forest_support(host_graph_view const& graph, std::span<count_t> sh
       column_up[at(rank)] = column;
       continue;
     }
-    // The cycle: the new edge takes `amount`; edges of an expert's two columns on the cycle alternate in sign. An edge that is
-    // climbed from an expert to a rank loses on the expert's side of the new edge, one from a rank to an expert gains.
     std::int32_t const top = a;
-    // Shares that fall when the new edge's share grows: on the expert's path those left from an expert, on the rank's path
-    // those left from a rank; the others grow. The other direction is the mirror image.
+    // The shares of the cycle change by the same amount, with alternating signs. Those that fall when the new edge's share
+    // grows: on the expert's path the edges climbed from an expert, on the rank's path those climbed from a rank.
     auto const visit = [&](auto const& use) {
       for (std::int32_t node = expert; node != top; node = parent[at(node)]) { use(column_up[at(node)], node >= graph.ranks); }
       for (std::int32_t node = rank; node != top; node = parent[at(node)]) { use(column_up[at(node)], node < graph.ranks); }
     };
-    // Empty the new edge if the cycle allows: growing shares can take any amount, falling ones end at zero.
+    // Empty the new edge as far as the cycle allows: the shares that fall with it end at zero.
     count_t amount = shares[at(column)];
     visit([&](std::int32_t edge, bool falls_with_new) {
       if (!falls_with_new) { amount = std::min(amount, shares[at(edge)]); }

@@ -29,12 +29,13 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @source{2511.16947, MicroMoE, LPP 1 and equation 3} - the paper solves a linear program and does not say how it rounds;
 /// pair sweeps, the tree pass and the integral augmentation are this library's.
 struct min_max_flow {
-  index_t sweeps = 2;  ///< most pair sweeps before the exact part, >= 0: speed only
+  index_t sweeps = 2;             ///< most pair sweeps before the exact part, >= 0: speed only
+  split_conditions conditions{};  ///< base loads and speeds for `split` and `schedule`, both optional; 0 = failed rank
 
   /// @brief Split with a compiled placement: the form for every micro-batch, microseconds for tens of ranks.
   /// @param graph the placement, compiled once (`host_graph`)
   /// @param totals copies an expert, in [0, 2^31). @shape{experts}
-  /// @param conditions base loads and speeds, both optional
+  /// @param given base loads and speeds for this call, both optional (the field `conditions` is not read)
   /// @param start whether `shares` holds an earlier split to start from
   /// @param[in,out] shares copies a replica; read only with `split_start::warm`, when any non-negative numbers are
   ///                legal. @shape{columns}
@@ -47,16 +48,13 @@ struct min_max_flow {
   ///             no allocation
   /// @determinism integers and fixed orders; a warm start makes the shares (not their maximum) depend on history, which
   ///              all ranks must share
-  [[nodiscard]] min_max_report solve(host_graph_view const& graph, std::span<index_t const> totals, split_conditions const& conditions,
+  [[nodiscard]] min_max_report solve(host_graph_view const& graph, std::span<index_t const> totals, split_conditions const& given,
                                      split_start start, std::span<count_t> shares, workspace& ws) const {
     FAIRLEAD_EXPECTS(static_cast<index_t>(totals.size()) == graph.experts, "one total an expert of the placement", totals.size(), graph.experts);
     FAIRLEAD_EXPECTS(static_cast<index_t>(shares.size()) == graph.columns, "one share a replica of the placement", shares.size(), graph.columns);
-    FAIRLEAD_EXPECTS(conditions.base.empty() || static_cast<index_t>(conditions.base.size()) == graph.ranks, "one base load a rank, or none",
-                     conditions.base.size(), graph.ranks);
-    FAIRLEAD_EXPECTS(conditions.speed.empty() || static_cast<index_t>(conditions.speed.size()) == graph.ranks, "one speed a rank, or none",
-                     conditions.speed.size(), graph.ranks);
+    detail::check_conditions(given, graph.ranks);
     FAIRLEAD_EXPECTS(sweeps >= 0, "the number of sweeps must not be negative", sweeps);
-    return detail::solve_min_max(graph, totals, conditions, static_cast<std::int32_t>(std::min<index_t>(sweeps, 64)), start, shares, ws);
+    return detail::solve_min_max(graph, totals, given, static_cast<std::int32_t>(std::min<index_t>(sweeps, 64)), start, shares, ws);
   }
 
   /// @brief Split: compiles the placement first. A model of `replica_split`.
@@ -64,12 +62,12 @@ struct min_max_flow {
   /// @param where the placement
   /// @param[out] shares copies a replica. @shape{where.replicas()}
   /// @param ws scratch, `workspace_bytes(where)`
-  /// @returns as `solve`; `value` is the largest load of a rank and `bound` equals it
+  /// @returns as `solve`; `value` is the largest (base + copies) / speed of a rank and `bound` equals it
   /// @throws contract_violation as `solve`
   /// @complexity as `solve`, plus O(ranks + experts + replicas); no allocation
   report split(std::span<index_t const> totals, placement const& where, std::span<count_t> shares, workspace& ws) const {
     workspace::scope const scope(ws);
-    return solve(make_host_graph(where, ws), totals, {}, split_start::cold, shares, ws).summary;
+    return solve(make_host_graph(where, ws), totals, conditions, split_start::cold, shares, ws).summary;
   }
   /// @brief Split, then feed each replica from its own rank first (`staircase`). A model of `token_scheduler`.
   /// @param load copies per source and expert. @shape{ranks x experts}

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 /// @file
-/// @brief What an exact min-max split is told and what it says.
+/// @brief How an exact min-max split starts and what it says.
 #include <fairlead/core/load.hpp>
 #include <fairlead/core/report.hpp>
+#include <fairlead/schedule/split_conditions.hpp>
 
 #include <cstdint>
 #include <span>
@@ -14,12 +15,6 @@ FAIRLEAD_NAMESPACE_BEGIN
 enum class split_start {
   cold,  ///< from nothing: a function of the loads alone
   warm   ///< from the shares of an earlier split, scaled to the new loads: less changes from batch to batch
-};
-
-/// @brief What ranks bring along; views of numbers that the caller owns, equal on every rank.
-struct split_conditions {
-  std::span<index_t const> base{};   ///< copies that each rank has anyway (the part of a pipeline that ran, shared experts), in [0, 2^31). @shape{ranks}, or empty = 0
-  std::span<count_t const> speed{};  ///< relative speed of each rank, in [0, 2^20]; 0 = failed, hosts nothing. @shape{ranks}, or empty = all equal
 };
 
 /// @brief What an exact min-max split says about its result.

@@ -7,6 +7,7 @@
 #include <fairlead/concepts/token_scheduler.hpp>
 #include <fairlead/schedule/detail/near_flow.hpp>
 #include <fairlead/schedule/min_max_flow.hpp>
+#include <fairlead/schedule/split_conditions.hpp>
 #include <fairlead/schedule/staircase.hpp>
 #include <fairlead/schedule/tiered.hpp>
 
@@ -21,7 +22,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// let most stay on their node; `tiered` routes them. Both numbers are optimal, in whole copies. Balance costs nothing
 /// here; `slack` trades some of it for more local copies, and `limits` replaces the split by limits of each rank.
 ///
-/// It counts distinct hosts: a second replica of an expert on one rank gets nothing.
+/// Base loads and speeds of the split (`conditions`) hold here too: the largest (base + copies) / speed is kept, and a failed
+/// rank gets nothing. It counts distinct hosts: a second replica of an expert on one rank gets nothing.
 /// @tparam Split where the largest load comes from; `min_max_flow` makes the order lexicographic
 /// @source{MicroMoE, LPP 4: its weighted sum of load and traffic replaced by an order of importance (this library's choice)}
 template <class Split = min_max_flow>
@@ -37,8 +39,8 @@ struct nearest_flow {
   /// @param[out] out copies per source and replica. @shape{ranks x where.replicas()}
   /// @param ws scratch
   /// @returns `status::ok`; `status::lost_expert` or what else stopped the split, or `status::infeasible` if `limits` do not
-  ///          suffice, with `out` zero; `value` is the largest number of copies of a rank, `bound` that of the split (0 with
-  ///          `limits`), `iterations` the number of paths
+  ///          suffice, with `out` zero; `value` is the largest number of copies of a rank, or (base + copies) / speed with
+  ///          conditions, `bound` that of the split (0 with `limits`), `iterations` the number of paths
   /// @throws contract_violation (level 1) on a shape mismatch, (level 2) on a negative load or a sum out of range
   /// @complexity the split; O(ranks x (experts + replicas)) for sums and routing; at most O(copies) paths and few in
   ///             practice, each O(ranks + replicas); no allocation. Recursion is at most 4 x ranks deep.
@@ -84,10 +86,12 @@ struct nearest_flow {
     std::fill(shares.begin(), shares.end(), count_t{0});
     if (detail::loses_copies(std::span<index_t const>(totals), where)) { return {.status = status::lost_expert}; }
     report ended;
+    split_conditions conditions;
     if (limits.empty()) {
       ended = split.split(totals, where, shares, ws);
       if (ended.status != status::ok && ended.status != status::iteration_limit && ended.status != status::no_improvement) { return ended; }
-      std::fill(most.begin(), most.end(), detail::largest_rank_load(where, shares) + slack);
+      conditions = detail::conditions_of(split);
+      detail::limits_at(conditions, detail::largest_level(conditions, where, shares), slack, most);
     } else {
       for (std::size_t rank = 0; rank < most.size(); ++rank) { most[rank] = std::max<index_t>(limits[rank], 0); }
     }
@@ -97,7 +101,8 @@ struct nearest_flow {
       return {.status = status::infeasible};
     }
     flow.shares(shares);
-    return {.iterations = flow.pushes(), .value = static_cast<double>(detail::largest_rank_load(where, shares)), .bound = ended.bound};
+    auto const top = detail::largest_level(conditions, where, shares);
+    return {.iterations = flow.pushes(), .value = static_cast<double>(top.load) / static_cast<double>(top.speed), .bound = ended.bound};
   }
 
   /// @param where the placement

@@ -6,6 +6,7 @@
 #include <fairlead/concepts/replica_split.hpp>
 #include <fairlead/schedule/detail/pour.hpp>
 #include <fairlead/schedule/detail/shares.hpp>
+#include <fairlead/schedule/split_conditions.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -20,11 +21,10 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// expert and the lower rank, and copies that do not divide go to the lowest ranks (this library's choice).
 ///
 /// It counts distinct hosts: of several replicas of an expert on one rank, the first gets everything and the others
-/// nothing. Ranks may be busy already (`base`) or of different speed (`speeds`; 0 = failed, gets nothing); the level of a
-/// rank is then (base + copies) / speed.
+/// nothing. Ranks may be busy already or of different speed (`conditions`; speed 0 = failed, gets nothing); the level
+/// of a rank is then (base + copies) / speed.
 struct water_fill {
-  std::span<index_t const> base{};    ///< copies that each rank has already, >= 0; empty = none. @shape{ranks}
-  std::span<index_t const> speeds{};  ///< relative speed of each rank, 0 <= speed < 2^31; empty = all 1. @shape{ranks}
+  split_conditions conditions{};  ///< base loads and speeds of the ranks, both optional
 
   /// @brief Split the copies of all experts.
   /// @param totals copies an expert, >= 0, < 2^31. @shape{experts}
@@ -39,8 +39,9 @@ struct water_fill {
   report split(std::span<index_t const> totals, placement const& where, std::span<count_t> shares, workspace& ws) const {
     detail::check_split(totals, where, shares);
     index_t const ranks = where.ranks();
-    FAIRLEAD_EXPECTS(base.empty() || static_cast<index_t>(base.size()) == ranks, "base needs one number a rank", base.size(), ranks);
-    FAIRLEAD_EXPECTS(speeds.empty() || static_cast<index_t>(speeds.size()) == ranks, "speeds needs one number a rank", speeds.size(), ranks);
+    detail::check_conditions(conditions, ranks);
+    auto const base = conditions.base;
+    auto const speeds = conditions.speed;
     workspace::scope const scope(ws);
     auto const loads = ws.take<index_t>(ranks);
     auto const order = ws.take<std::uint64_t>(where.experts());

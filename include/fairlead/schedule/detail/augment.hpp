@@ -33,21 +33,26 @@ struct weighted_cap {
     __extension__ using wide = __int128;
     return static_cast<std::int64_t>(static_cast<wide>(numerator) * speed[rank] / denominator);
   }
-  // The mean load a unit of speed of the closed set, or, if whole copies need more, the least value at which one of its
-  // caps grows: with fractions the mean alone can return the same cut for ever.
+  // The least value at which the caps of the closed set hold `sum`: its mean load a unit of speed, then one value after the
+  // other at which one of its caps grows. With fractions the mean alone can return the same cut for ever.
   void raise(std::span<std::int32_t const> reached, std::int64_t sum) noexcept {
     __extension__ using wide = __int128;
-    std::int64_t weight = 0;
-    std::int64_t next = 0;
-    std::int64_t next_speed = 0;
-    for (std::int32_t const rank : reached) {
-      weight += speed[rank];
-      std::int64_t const above = (*this)(rank) + 1;
-      if (next_speed == 0 || static_cast<wide>(above) * next_speed < static_cast<wide>(next) * speed[rank]) { next = above, next_speed = speed[rank]; }
+    for (;;) {
+      std::int64_t room = 0;
+      std::int64_t weight = 0;
+      std::int64_t next = 0;
+      std::int64_t next_speed = 0;
+      for (std::int32_t const rank : reached) {
+        std::int64_t const here = (*this)(rank);
+        room += here;
+        weight += speed[rank];
+        if (next_speed == 0 || static_cast<wide>(here + 1) * next_speed < static_cast<wide>(next) * speed[rank]) { next = here + 1, next_speed = speed[rank]; }
+      }
+      if (room >= sum) { return; }
+      bool const mean = static_cast<wide>(sum) * next_speed > static_cast<wide>(next) * weight;
+      numerator = mean ? sum : next;
+      denominator = mean ? weight : next_speed;
     }
-    bool const mean = static_cast<wide>(sum) * next_speed > static_cast<wide>(next) * weight;
-    numerator = mean ? sum : next;
-    denominator = mean ? weight : next_speed;
   }
 };
 

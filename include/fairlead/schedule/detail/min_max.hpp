@@ -251,7 +251,10 @@ template <class Sum>
   augment_counts const counts = augment(graph, share, load.data(), cap, scratch);
   min_max_report result;
   name_cut(graph, totals, conditions, facts, counts, true, scratch.cut, result);
-  if (counts.raises > 0) { result.numerator = cap.numerator, result.denominator = cap.denominator; }
+  if (counts.raises > 0) {
+    result.denominator = 0;
+    for (std::int32_t const rank : result.cut) { result.denominator += speed[static_cast<std::size_t>(rank)]; }
+  }
   double value = 0.0;
   for (std::size_t r = 0; r < ranks; ++r) {
     if (speed[r] > 0) { value = std::max(value, static_cast<double>(load[r]) / static_cast<double>(speed[r])); }
