@@ -5,7 +5,7 @@
 usage: plot_plan.py FOLDER [--best N] [--lines PLANNER+SCHEDULER,...]
 reads summary.csv and series.csv there and writes imbalance.png, over_time.png, cost.png
   --best N      planners of the best compositions to show, each with its best scheduler (6)
-  --lines LIST  compositions of over_time.png (the best one, pq (LAER) as published and with the exact split, static)
+  --lines LIST  compositions of over_time.png (static, three published ones, pq (LAER) with the exact split, the best)
 """
 import csv
 import sys
@@ -22,7 +22,6 @@ except ImportError:
 # The scheduler that each system publishes with its planner.
 PUBLISHED = [
     ("static", "sole_replica"),
-    ("permutation (SmartMoE)", "sole_replica"),
     ("permutation (SmartMoE)", "equal_split"),
     ("in order (SYMI)", "equal_split"),
     ("transfer (FlexMoE)", "equal_split"),
@@ -89,7 +88,8 @@ def draw_bars(summary, best, path):
     axis.set_xscale("log")
     axis.set_xlim(left=least)
     axis.set_xlabel("largest / mean load of a rank - 1          * = not a published pair")
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper right")
+    axis.margins(y=0.01)
     finish(figure, [axis], path)
 
 
@@ -125,6 +125,7 @@ def draw_cost(summary, path):
         axis.minorticks_off()
         axis.set_ylabel("largest / mean load of a rank")
     axes[0].set_xscale("symlog", linthresh=100.0)
+    axes[0].set_xlim(left=-10.0)
     axes[0].set_xlabel("weights fetched a plan (MB)")
     axes[1].set_xlabel("modelled time of a layer (ms)")
     axes[1].legend(fontsize=6, ncol=2, loc="lower right")
@@ -158,7 +159,8 @@ def main():
         if unknown:
             sys.exit(f"--lines: {unknown[0]} is not in {folder / 'summary.csv'}")
     else:
-        lines = [("static", "sole_replica"), ("pq (LAER)", "local_node_even"), ("pq (LAER)", "min_max_flow")]
+        lines = [("static", "sole_replica"), ("transfer (FlexMoE)", "equal_split"), ("pq (LAER)", "local_node_even")]
+        lines += [("global (EPLB)", "equal_split"), ("pq (LAER)", "min_max_flow")]
         lines = [key for key in lines if key in known] + [row["key"] for row in best[:1] if row["key"] not in lines]
     draw_bars(summary, best, folder / "imbalance.png")
     draw_lines(series, lines, folder / "over_time.png")
