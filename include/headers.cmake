@@ -287,6 +287,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/node_search.hpp
     fairlead/place/detail/pair_exchange.hpp
     fairlead/place/detail/row_packing.hpp
+    fairlead/place/detail/separate_repeats.hpp
     fairlead/place/detail/share_counts.hpp
     fairlead/place/detail/share_loads.hpp
     fairlead/place/detail/share_order.hpp
@@ -299,6 +300,7 @@ set(FAIRLEAD_HEADERS_place
     fairlead/place/detail/spread_greedy_text.hpp
     fairlead/place/detail/surge.hpp
     fairlead/place/detail/unit_climb.hpp
+    fairlead/place/distinct_ranks.hpp
     fairlead/place/divisor_rules.hpp
     fairlead/place/even_replicas.hpp
     fairlead/place/fixed_graph.hpp

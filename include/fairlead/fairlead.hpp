@@ -151,6 +151,7 @@
 #include <fairlead/place/contiguous_slots.hpp>
 #include <fairlead/place/decode_objective.hpp>
 #include <fairlead/place/density_score.hpp>
+#include <fairlead/place/distinct_ranks.hpp>
 #include <fairlead/place/divisor_rules.hpp>
 #include <fairlead/place/even_replicas.hpp>
 #include <fairlead/place/fixed_graph.hpp>

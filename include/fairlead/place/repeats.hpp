@@ -10,7 +10,8 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// same weights again.
 enum class repeats_on_a_rank {
   allowed,   ///< where it balances loads; what EPLB does
-  avoided,   ///< only where there is no other place; the report counts them
+  avoided,   ///< only where packing around them and single swaps find no other place (`distinct_ranks` finds one wherever
+             ///< there is one); the report counts them
   forbidden  ///< never: a planner leaves the slot empty, an assigner with fixed numbers of replicas says infeasible
 };
 
