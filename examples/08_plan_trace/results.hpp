@@ -12,6 +12,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace plan_trace {
@@ -60,9 +61,9 @@ class bar {
 /// @param results the outcomes; put in that order
 /// @param given the command line
 inline void print_table(std::vector<outcome>& results, options const& given) {
-  std::stable_sort(results.begin(), results.end(), [](outcome const& a, outcome const& b) {
-    bool const a_base = a.planner == "static", b_base = b.planner == "static";
-    return a_base != b_base ? a_base : a.mean() < b.mean();
+  std::sort(results.begin(), results.end(), [](outcome const& a, outcome const& b) {
+    auto const key = [](outcome const& one) { return std::tuple(one.planner != "static", one.mean(), one.step_s, std::tie(one.planner, one.scheduler)); };
+    return key(a) < key(b);
   });
   std::printf("%-24s %-17s | %-23s | %9s | %-19s | %9s | %8s %8s\n", "planner", "scheduler", "max / mean rank load", "step", "across nodes",
               "fetched", "plan", "schedule");
