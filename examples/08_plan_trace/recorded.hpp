@@ -80,6 +80,24 @@ inline recorded read_csv(std::string const& path) {
   return made;
 }
 
+/// @brief Refuse loads that schedules cannot count: the copies of an expert over all ranks have to stay below 2^31.
+/// @param made the loads
+/// @param path the file that they come from
+/// @throws std::runtime_error that names the load
+inline void check_totals(recorded const& made, std::string const& path) {
+  std::vector<index_t> totals(static_cast<std::size_t>(made.experts));
+  for (index_t record = 0; record < made.records; ++record) {
+    for (index_t layer = 0; layer < made.layers; ++layer) {
+      fl::sum_over_ranks(made.load(record, layer), totals);
+      for (std::size_t e = 0; e < totals.size(); ++e) {
+        if (totals[e] <= INT32_MAX) { continue; }
+        throw std::runtime_error(path + ": record " + std::to_string(record) + ", layer " + std::to_string(layer) + ": expert " + std::to_string(e) + " has " +
+                                 std::to_string(totals[e]) + " copies; schedules count below 2^31");
+      }
+    }
+  }
+}
+
 /// @brief Get the loads that the options ask for.
 /// @param given the options
 /// @returns the loads
@@ -101,6 +119,7 @@ inline recorded get_loads(options const& given) {
         std::copy(from.begin(), from.end(), made.counts.begin() + (record * made.layers + layer) * made.ranks * made.experts);
       }
     }
+    check_totals(made, "--made-copies");
     return made;
   }
   if (given.trace.size() > 4 && given.trace.substr(given.trace.size() - 4) == ".csv") {
@@ -117,6 +136,7 @@ inline recorded get_loads(options const& given) {
       made.counts.insert(made.counts.end(), load.data(), load.data() + made.ranks * made.experts);
     }
   }
+  check_totals(made, given.trace);
   index_t const layers = given.layers == 0 ? made.layers : std::min(given.layers, made.layers);
   index_t const records = given.records == 0 ? made.records : std::min(given.records, made.records);
   if (layers != made.layers || records != made.records) {

@@ -24,6 +24,7 @@ printf '0,0,0,0,-5\n' >"$scratch/negative.csv"
 printf '0,0,0,0,5\n0,0,0,one,5\n' >"$scratch/word.csv"
 printf '0,0,0,0,5,6\n' >"$scratch/long.csv"
 printf '2000000000,0,2000000000,0,5\n' >"$scratch/huge.csv"
+printf '0,0,0,1,2147483647\n0,0,1,1,1\n' >"$scratch/many.csv"
 printf 'not NumPy' >"$scratch/wrong.npy"
 expect "missing.csv: cannot be opened" --trace "$scratch/missing.csv"
 expect "missing.npy" --trace "$scratch/missing.npy"
@@ -34,6 +35,7 @@ expect "negative.csv:1: expected" --trace "$scratch/negative.csv"
 expect "word.csv:2: expected" --trace "$scratch/word.csv"
 expect "long.csv:1: expected" --trace "$scratch/long.csv"
 expect "are the columns in order?" --trace "$scratch/huge.csv"
+expect "record 0, layer 0: expert 1 has 2147483648 copies; schedules count below 2^31" --trace "$scratch/many.csv"
 expect "--slots-per-rank is too small: 16 experts need a slot each" --quick --slots-per-rank 1
 expect "--first and --lag must be below that" --quick --records 5 --first 5
 expect "--first and --lag must be below that" --quick --records 5 --first 0 --lag 5
