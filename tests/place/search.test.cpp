@@ -623,3 +623,20 @@ TEST_CASE("bad fields of searching planners are refused", "[place][search]") {
                   fl::contract_violation);
   CHECK_THROWS_AS(plan(fl::lpt_permutation{}, cluster, {.totals = load}, table({0, 1, 0})), fl::contract_violation);
 }
+
+TEST_CASE("planners that count shares take loads of 62 bits", "[place][search]") {
+  fl::topology const cluster(4, 2);
+  index_t const part = index_t{1} << 58U;
+  std::vector<index_t> const loads{4 * part, 2 * part, part, part};
+  auto const run = [&](auto const& planner) {
+    std::vector<fl::expert_id> next(8);
+    fl::arena<> memory(planner.workspace_bytes(cluster, 4));
+    fl::workspace ws = memory.view();
+    return planner.plan(cluster, {loads}, {}, next, ws);
+  };
+  auto const swapped = run(fl::bounded_swaps{.max_swaps = 20});
+  CHECK(swapped.value < 3.0 * static_cast<double>(part));
+  CHECK(swapped.value >= swapped.bound);
+  CHECK(run(fl::paired_transfer{}).value < 3.0 * static_cast<double>(part));
+  CHECK(run(fl::joint_search<>{}).value == 1.0);
+}

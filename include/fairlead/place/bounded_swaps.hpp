@@ -58,7 +58,7 @@ struct bounded_swaps {
     std::fill(next.begin(), next.end(), expert_id::none);
     if (experts > cluster.slots()) { return {.status = status::infeasible}; }
     if (experts == 0) { return {}; }
-    detail::share_loads state(cluster, experts, ws);
+    detail::share_loads state(cluster, load.totals, ws);
     if (detail::is_whole_table(cluster, now, state.replicas)) {
       std::copy(now.begin(), now.end(), next.begin());
     } else {
@@ -66,7 +66,7 @@ struct bounded_swaps {
     }
     state.measure(load.totals, next);
     report result{.status = status::iteration_limit, .bound = detail::mean_rank_load(cluster, load.totals)};
-    auto const mean = static_cast<index_t>(result.bound * static_cast<double>(detail::share_loads::fraction));
+    auto const mean = static_cast<index_t>(result.bound * static_cast<double>(state.fraction));
     for (; result.iterations < max_swaps; ++result.iterations) {
       if (state.largest() <= mean) {
         result.status = status::ok;
@@ -115,8 +115,8 @@ struct bounded_swaps {
                       expert_id expert, std::int32_t delta) {
     if (expert == expert_id::none) { return; }
     auto const e = static_cast<std::size_t>(expert);
-    index_t const by = detail::share_loads::share(load[e], state.replicas[e] + delta) -
-                       detail::share_loads::share(load[e], state.replicas[e]);
+    index_t const by = state.share(load[e], state.replicas[e] + delta) -
+                       state.share(load[e], state.replicas[e]);
     for (std::size_t slot = 0; slot < slots.size(); ++slot) {
       if (slots[slot] == expert) { state.rank_load[static_cast<std::size_t>(state.rank_of[slot])] += by; }
     }
@@ -131,7 +131,7 @@ struct bounded_swaps {
     auto const rank = static_cast<std::size_t>(state.rank_of[slot]);
     if (was != expert_id::none) {
       auto const e = static_cast<std::size_t>(was);
-      state.rank_load[rank] -= detail::share_loads::share(load[e], state.replicas[e]);
+      state.rank_load[rank] -= state.share(load[e], state.replicas[e]);
       slots[slot] = expert_id::none;
       rescale(load, slots, state, was, -1);
     }
@@ -139,7 +139,7 @@ struct bounded_swaps {
       auto const e = static_cast<std::size_t>(becomes);
       rescale(load, slots, state, becomes, 1);
       slots[slot] = becomes;
-      state.rank_load[rank] += detail::share_loads::share(load[e], state.replicas[e]);
+      state.rank_load[rank] += state.share(load[e], state.replicas[e]);
     }
   }
 
@@ -160,7 +160,7 @@ struct bounded_swaps {
       expert_id const x = slots[a];
       if (x == expert_id::none) { continue; }
       index_t const share_x =
-          detail::share_loads::share(load[static_cast<std::size_t>(x)], state.replicas[static_cast<std::size_t>(x)]);
+          state.share(load[static_cast<std::size_t>(x)], state.replicas[static_cast<std::size_t>(x)]);
       for (std::size_t b = 0; b < slots.size(); ++b) {
         expert_id const y = slots[b];
         auto const there = static_cast<std::size_t>(state.rank_of[b]);
@@ -170,7 +170,7 @@ struct bounded_swaps {
         if (x_fits && y_fits) {  // numbers of replicas stay: only two ranks change
           index_t const share_y = y == expert_id::none
                                       ? 0
-                                      : detail::share_loads::share(load[static_cast<std::size_t>(y)],
+                                      : state.share(load[static_cast<std::size_t>(y)],
                                                                    state.replicas[static_cast<std::size_t>(y)]);
           state.rank_load[rank] += share_y - share_x;
           state.rank_load[there] += share_x - share_y;

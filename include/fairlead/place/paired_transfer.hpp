@@ -62,8 +62,8 @@ struct paired_transfer {
     std::fill(next.begin(), next.end(), expert_id::none);
     if (experts > cluster.slots()) { return {.status = status::infeasible}; }
     if (experts == 0) { return {}; }
-    detail::share_loads state(cluster, experts, ws);
-    detail::share_loads trial(cluster, experts, ws);
+    detail::share_loads state(cluster, load.totals, ws);
+    detail::share_loads trial(cluster, load.totals, ws);
     if (detail::is_whole_table(cluster, now, state.replicas)) {
       std::copy(now.begin(), now.end(), next.begin());
     } else {
@@ -71,7 +71,7 @@ struct paired_transfer {
     }
     state.measure(load.totals, next);
     report result{.status = status::iteration_limit, .bound = detail::mean_rank_load(cluster, load.totals)};
-    double const enough = threshold * result.bound * static_cast<double>(detail::share_loads::fraction);
+    double const enough = threshold * result.bound * static_cast<double>(state.fraction);
     for (;; ++result.iterations) {
       if (static_cast<double>(state.largest()) <= enough) {
         result.status = status::ok;
@@ -135,7 +135,7 @@ struct paired_transfer {
     auto const heaviest = [&](detail::share_loads const& s) {
       index_t largest = 0;
       for (std::size_t e = 0; e < load.size(); ++e) {
-        largest = std::max(largest, detail::share_loads::share(load[e], s.replicas[e]));
+        largest = std::max(largest, s.share(load[e], s.replicas[e]));
       }
       return largest;
     };

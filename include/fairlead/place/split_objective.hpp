@@ -100,7 +100,7 @@ struct equal_share_objective {
 
   /// @brief Compute largest / mean load under equal shares.
   /// @param cluster the cluster
-  /// @param totals copies an expert, < 2^52. @shape{experts}
+  /// @param totals copies an expert, adding up to less than 2^62. @shape{experts}
   /// @param slots the table. @shape{cluster.slots()}
   /// @param[out] blamed 1 for the slots of the busiest rank, or empty. @shape{cluster.slots()}
   /// @param ws scratch
@@ -114,6 +114,7 @@ struct equal_share_objective {
     auto const replicas = ws.take<std::int32_t>(static_cast<index_t>(totals.size()));
     auto const share = ws.take<index_t>(static_cast<index_t>(totals.size()));
     detail::count_replicas(slots, replicas);
+    index_t const fraction = detail::share_fraction(totals);
     index_t total = 0;
     for (std::size_t e = 0; e < totals.size(); ++e) {
       share[e] = replicas[e] == 0 ? 0 : totals[e] * fraction / replicas[e];
@@ -141,9 +142,6 @@ struct equal_share_objective {
     }
     return cost;
   }
-
- private:
-  static constexpr index_t fraction = 1024;
 };
 static_assert(slot_objective<equal_share_objective>);
 

@@ -17,20 +17,21 @@ struct share_loads {
   std::span<index_t> rank_load;      // ranks
   std::span<std::int32_t> rank_of;   // slots
 
-  static constexpr index_t fraction = 1024;
+  index_t fraction;                  // of a copy, the unit of shares
 
   static std::size_t bytes(topology const& cluster, index_t experts) {
     return workspace_bytes<std::int32_t>(experts) + workspace_bytes<index_t>(cluster.ranks()) +
            workspace_bytes<std::int32_t>(cluster.slots());
   }
-  share_loads(topology const& cluster, index_t experts, workspace& ws)
-      : replicas(ws.take<std::int32_t>(experts)),
+  share_loads(topology const& cluster, std::span<index_t const> load, workspace& ws)
+      : replicas(ws.take<std::int32_t>(static_cast<index_t>(load.size()))),
         rank_load(ws.take<index_t>(cluster.ranks())),
-        rank_of(ws.take<std::int32_t>(cluster.slots())) {
+        rank_of(ws.take<std::int32_t>(cluster.slots())),
+        fraction(share_fraction(load)) {
     fill_rank_of_slot(cluster, rank_of);
   }
 
-  [[nodiscard]] static index_t share(index_t load, std::int32_t count) {
+  [[nodiscard]] index_t share(index_t load, std::int32_t count) const {
     return count == 0 ? 0 : load * fraction / count;
   }
 

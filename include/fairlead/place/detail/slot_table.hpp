@@ -6,6 +6,7 @@
 #include <fairlead/core/load.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -18,6 +19,15 @@ inline index_t ratio_cost(index_t largest, index_t total, index_t hosts) {
   if (total <= 0 || hosts <= 0 || largest <= (total + hosts - 1) / hosts) { return slot_cost_unit; }
   slot_wide const scaled = static_cast<slot_wide>(largest) * hosts * slot_cost_unit;
   return static_cast<index_t>((scaled + total - 1) / total);
+}
+
+// Parts of a copy in which shares are counted: 1024, or fewer where the sum of the loads needs the bits.
+inline index_t share_fraction(std::span<index_t const> load) {
+  std::uint64_t total = 0;
+  for (index_t const one : load) { total += static_cast<std::uint64_t>(one); }
+  index_t fraction = 1024;
+  while (fraction > 1 && total >= (std::uint64_t{1} << 62U) / static_cast<std::uint64_t>(fraction)) { fraction /= 2; }
+  return fraction;
 }
 
 // Rank of every slot.
