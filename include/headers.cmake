@@ -415,6 +415,7 @@ set(FAIRLEAD_HEADERS_schedule
     fairlead/schedule/detail/waves.hpp
     fairlead/schedule/equal_shares.hpp
     fairlead/schedule/equal_split.hpp
+    fairlead/schedule/forest_split.hpp
     fairlead/schedule/forest_support.hpp
     fairlead/schedule/gather_load.cuh
     fairlead/schedule/gather_load.hpp

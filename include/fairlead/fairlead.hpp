@@ -228,6 +228,7 @@
 #include <fairlead/schedule/copy_slots.hpp>
 #include <fairlead/schedule/equal_shares.hpp>
 #include <fairlead/schedule/equal_split.hpp>
+#include <fairlead/schedule/forest_split.hpp>
 #include <fairlead/schedule/forest_support.hpp>
 #include <fairlead/schedule/gather_load.hpp>
 #include <fairlead/schedule/host_graph.hpp>

@@ -5,9 +5,11 @@
 #include <fairlead/laws/replica_split.hpp>
 #include <fairlead/laws/token_scheduler.hpp>
 #include <fairlead/schedule/equal_shares.hpp>
+#include <fairlead/schedule/forest_split.hpp>
 #include <fairlead/schedule/forest_support.hpp>
 #include <fairlead/schedule/min_max_flow.hpp>
 #include <fairlead/schedule/tiled_split.hpp>
+#include <fairlead/schedule/water_fill.hpp>
 #include <fairlead/workload/micro_batches.hpp>
 
 #include <algorithm>
@@ -396,6 +398,25 @@ TEST_CASE("forest_support keeps rank loads and totals and leaves no cycle") {
     cancelled += report.iterations;
   }
   CHECK(cancelled > 1000);
+}
+
+TEST_CASE("forest_split keeps the laws of its split and what that proves, with at most experts + ranks - 1 shares") {
+  CHECK(fl::laws::check_replica_split(fl::forest_split<fl::min_max_flow>{}, {.ranks = 9, .experts = 14, .extra_slots = 30}));
+  CHECK(fl::laws::check_replica_split(fl::forest_split<fl::water_fill>{}, {.ranks = 5, .experts = 7, .extra_slots = 12}));
+  auto const where = fl::workload::random_hosts(16, 64, 4, 9);
+  fl::forest_split<fl::min_max_flow> const rule;
+  fl::arena<> memory(rule.workspace_bytes(where));
+  std::vector<count_t> sparse(256), dense(256);
+  for (index_t batch = 0; batch < 20; ++batch) {
+    auto const totals = fl::workload::micro_batches{.experts = 64, .copies = 16 * 4096, .skew = 0.5, .redraw = true, .seed = 3}.at(batch);
+    auto ws = memory.view();
+    auto const ended = rule.split(totals, where, sparse, ws);
+    REQUIRE(ended.value == rule.split_first.split(totals, where, dense, ws).value);
+    auto const positive = [](std::vector<count_t> const& shares) { return std::count_if(shares.begin(), shares.end(), [](count_t share) { return share > 0; }); };
+    REQUIRE(positive(sparse) <= 64 + 16 - 1);
+    REQUIRE(positive(sparse) < positive(dense));
+    REQUIRE(fl::laws::detail::rank_loads(where, sparse) == fl::laws::detail::rank_loads(where, dense));
+  }
 }
 
 TEST_CASE("tiled_split minimises the largest number of tiles of a rank") {

@@ -14,11 +14,14 @@
 FAIRLEAD_NAMESPACE_BEGIN
 
 /// @brief Scratch that `forest_support` takes.
+/// @param nodes ranks and experts together
+/// @returns bytes
+[[nodiscard]] inline std::size_t forest_support_bytes(index_t nodes) noexcept { return 2 * workspace_bytes<std::int32_t>(nodes); }
+/// @brief Scratch that `forest_support` takes.
 /// @param graph the placement
 /// @returns bytes
 [[nodiscard]] inline std::size_t forest_support_bytes(host_graph_view const& graph) noexcept {
-  index_t const nodes = static_cast<index_t>(graph.ranks) + graph.experts;
-  return 2 * workspace_bytes<std::int32_t>(nodes);
+  return forest_support_bytes(static_cast<index_t>(graph.ranks) + graph.experts);
 }
 
 /// @brief Cancel cycles of positive shares until they form a forest over experts and ranks.

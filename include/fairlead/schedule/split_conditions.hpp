@@ -31,6 +31,8 @@ template <class Split>
 [[nodiscard]] split_conditions conditions_of(Split const& split) {
   if constexpr (requires { split.conditions.speed; }) {
     return split.conditions;
+  } else if constexpr (requires { split.split_first; }) {
+    return conditions_of(split.split_first);
   } else if constexpr (requires { split.split_tiles; }) {
     split_conditions const inner = conditions_of(split.split_tiles);
     FAIRLEAD_EXPECTS(inner.base.empty(), "base loads of a split of tiles count tiles: give limits instead", inner.base.size());
