@@ -72,11 +72,17 @@ inline recorded read_csv(std::string const& path) {
   if (lines.empty()) { throw std::runtime_error(path + ": holds no loads"); }
   double const cells = static_cast<double>(made.records) * static_cast<double>(made.layers) * static_cast<double>(made.ranks) * static_cast<double>(made.experts);
   if (cells > 1e9) { throw std::runtime_error(path + ": its largest numbers ask for more than 1e9 counts; are the columns in order?"); }
-  made.counts.assign(static_cast<std::size_t>(cells), 0);
+  made.counts.assign(static_cast<std::size_t>(cells), -1);  // not named yet
   for (line_values const& one : lines) {
     auto const at = ((one.value[0] * made.layers + one.value[1]) * made.ranks + one.value[2]) * made.experts + one.value[3];
-    made.counts[static_cast<std::size_t>(at)] = static_cast<fl::count_t>(one.value[4]);
+    fl::count_t& count = made.counts[static_cast<std::size_t>(at)];
+    if (count >= 0) {
+      throw std::runtime_error(path + ": two lines begin with " + std::to_string(one.value[0]) + "," + std::to_string(one.value[1]) + "," +
+                               std::to_string(one.value[2]) + "," + std::to_string(one.value[3]));
+    }
+    count = static_cast<fl::count_t>(one.value[4]);
   }
+  std::replace(made.counts.begin(), made.counts.end(), fl::count_t{-1}, fl::count_t{0});
   return made;
 }
 
