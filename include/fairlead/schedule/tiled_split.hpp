@@ -17,6 +17,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// The loads are rounded up to tiles, split, and turned back; what an expert has less than its tiles is taken from its last
 /// replica with a share. No expert then has more tiles in all than it needs on one rank, and with an exact inner split the
 /// largest number of tiles of a rank is the least possible under that condition.
+/// Base loads of the inner split, if it has any, count tiles.
 /// @tparam Split what splits the tiles (`replica_split`)
 /// @source{2511.16947, MicroMoE} - the objective there counts tokens; tiles are this library's
 template <class Split>
