@@ -11,6 +11,7 @@
 #include <fairlead/place/budgeted.hpp>
 #include <fairlead/place/cayley.hpp>
 #include <fairlead/place/even_replicas.hpp>
+#include <fairlead/place/fixed_graph.hpp>
 #include <fairlead/place/flow_search.hpp>
 #include <fairlead/place/global_pack.hpp>
 #include <fairlead/place/greedy_max_replicas.hpp>
@@ -18,6 +19,7 @@
 #include <fairlead/place/joint_search.hpp>
 #include <fairlead/place/layout_tuner.hpp>
 #include <fairlead/place/lpt_permutation.hpp>
+#include <fairlead/place/monte_carlo_placement.hpp>
 #include <fairlead/place/node_symmetric_greedy.hpp>
 #include <fairlead/place/paired_transfer.hpp>
 #include <fairlead/place/prefix_shadow.hpp>
@@ -88,6 +90,8 @@ inline auto planners_of(options const& given) {
       named{std::string("pq, 4 moves"), fl::budgeted<fl::global_pack>{.max_moves = 4}},
       named{std::string("rows (MicroMoE)"), fl::row_partition{}},
       named{std::string("cayley (MicroMoE)"), fl::cayley_placement{}},
+      named{std::string("draws (MicroMoE)"), fl::monte_carlo_placement<>{.draws = 32}},
+      named{std::string("cube (LPLB)"), fl::fixed_graph_duplicate<>{}, node},
       named<fl::flow_search<>>{.name = "flow_search", .policy = search, .more_history = search.horizon}};
 }
 
