@@ -54,17 +54,17 @@ grep -E '\(Skipped\)' "$root/build/tests/ctest.log" | sort -u || echo none
 
 # The modules whose tests hold threads, views and arenas: everything but what only looks at the tree or at the compiler.
 core_modules="core;concepts;exec;comm;ranks;cluster;workload;metrics;flow;route;balance;assign;place;schedule;dispatch;expert;optim;layer"
-sanitize() {  # NAME FLAGS LABEL
+sanitize() {  # NAME FLAGS LABEL FLAGS_OF_QUICK_TESTS
   local folder=$root/build/$1
   configure "$folder" -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=$2" "-DFAIRLEAD_TEST_MODULES=$core_modules" \
     -DFAIRLEAD_ENABLE_CUDA=OFF -DFAIRLEAD_BUILD_BENCH=OFF -DFAIRLEAD_BUILD_EXAMPLES=OFF -DFAIRLEAD_BUILD_DOCS=OFF \
-    "-DFAIRLEAD_TEST_LABEL=$3"
+    "-DFAIRLEAD_TEST_LABEL=$3" "-DFAIRLEAD_QUICK_TEST_FLAGS=${4:-}"
   build "$folder"
   run_ctest "$1" "$folder" -L "$3"
 }
 if [ "$sanitizers" = yes ]; then
   export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
-  sanitize asan "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" '^core$'
+  sanitize asan "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" '^core$' -O0
   # libgomp is not built for the thread sanitizer and gives false reports: OpenMP runs there under clang, whose libomp
   # tells the sanitizer what it does (archer), or not at all.
   sanitize tsan "-fsanitize=thread -g1" '^tsan$'
