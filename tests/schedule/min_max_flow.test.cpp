@@ -268,6 +268,47 @@ TEST_CASE("cold and warm splits have the same largest load, and relabelling chan
   }
 }
 
+TEST_CASE("clusters of hundreds of ranks prove their optimum") {
+  // A valid split and a cut that no split can beat: together they need no other solver.
+  draws draw{77};
+  index_t raised = 0;
+  for (index_t const ranks : {65, 100, 400}) {
+    for (index_t const replicas : {2, 3}) {
+      for (int kind = 0; kind < 3; ++kind) {
+        index_t const experts = 4 * ranks;
+        auto const where = fl::workload::random_hosts(ranks, experts, replicas, 12);
+        fl::host_graph const graph(where);
+        std::vector<index_t> totals(static_cast<std::size_t>(experts), 1000);
+        for (index_t& total : totals) { total = kind == 0 ? total : kind == 1 ? draw.below(2000) : draw.below(4) == 0 ? draw.below(5000) : 1; }
+        fl::min_max_flow const solver;
+        fl::arena<> memory(solver.workspace_bytes(graph.view()));
+        fl::workspace ws = memory.view();
+        std::vector<count_t> shares(static_cast<std::size_t>(where.replicas()));
+        auto const report = solver.solve(graph.view(), totals, {}, fl::split_start::cold, shares, ws);
+        INFO(ranks << " ranks, " << replicas << " hosts an expert, kind " << kind);
+        problem given(0);
+        given.where = where, given.totals = totals, given.base = {}, given.speed = {};
+        auto const load = given.loads(shares);
+        REQUIRE_FALSE(load.empty());
+        REQUIRE(static_cast<double>(*std::max_element(load.begin(), load.end())) == report.summary.value);
+        std::vector<bool> in_cut(static_cast<std::size_t>(ranks), false);
+        for (std::int32_t const rank : report.cut) { in_cut[static_cast<std::size_t>(rank)] = true; }
+        index_t inside = 0;
+        for (index_t e = 0; e < experts; ++e) {
+          auto const hosts = where.replicas(static_cast<expert_id>(e));
+          bool const stays = std::all_of(hosts.begin(), hosts.end(), [&](fl::replica const& host) { return in_cut[static_cast<std::size_t>(host.rank)]; });
+          inside += stays ? totals[static_cast<std::size_t>(e)] : 0;
+        }
+        REQUIRE(inside >= report.numerator);
+        REQUIRE(static_cast<index_t>(report.cut.size()) == report.denominator);
+        REQUIRE(static_cast<double>((inside + report.denominator - 1) / report.denominator) == report.summary.value);
+        raised += report.raises;
+      }
+    }
+  }
+  CHECK(raised > 0);
+}
+
 TEST_CASE("loads near 2^31 are split in 64-bit sums") {
   index_t const most = INT32_MAX;
   fl::host_graph const graph(placed(3, {{0, 1}, {0, 2}, {1, 2}, {0}}));

@@ -74,14 +74,16 @@ struct augment_counts {
   std::int32_t cut_size = 0;  // entries of `cut`; 0 if the cap never rose
 };
 
-// Bring every rank to its cap: shortest paths from the most crowded rank to the nearest one with room; where
-// none is reached the cap rises to what the closed set proves. `seen` arrays start at zero.
+// Bring every rank to its cap: shortest paths from the most crowded rank to the nearest one with room; where none is reached
+// the cap rises to what the closed set proves. With `until_raise` it then returns, whether or not ranks are still above.
 template <class Sum, class Cap>
-inline augment_counts augment(host_graph_view const& graph, count_t* share, Sum* load, Cap& cap, augment_scratch const& scratch) noexcept {
-  augment_counts counts;
+inline void augment(host_graph_view const& graph, count_t* share, Sum* load, Cap& cap, augment_scratch const& scratch, bool until_raise,
+                    augment_counts& counts) noexcept {
   std::int32_t const* const rank_of = graph.rank.data();
   std::int32_t* const queue = scratch.queue.data();
   std::int32_t stamp = 0;
+  std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
+  std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
   for (;;) {
     // The most crowded rank first: its cut, if it has one, raises the cap most, and others then need no search.
     std::int32_t source = 0;
@@ -91,7 +93,7 @@ inline augment_counts augment(host_graph_view const& graph, count_t* share, Sum*
       source = over > excess ? rank : source;
       excess = std::max(excess, over);
     }
-    if (excess <= 0) { return counts; }
+    if (excess <= 0) { return; }
     for (bool done = false; !done; done = load[source] <= cap(source)) {
       if (stamp == INT32_MAX) {  // the stamps are used up: begin again
         std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
@@ -132,6 +134,7 @@ inline augment_counts augment(host_graph_view const& graph, count_t* share, Sum*
         std::copy(queue, queue + tail, scratch.cut.begin());
         cap.raise({queue, static_cast<std::size_t>(tail)}, counts.cut_load);
         ++counts.raises;
+        if (until_raise) { return; }
         continue;
       }
       Sum amount = std::min<Sum>(load[source] - cap(source), cap(sink) - load[sink]);
@@ -152,6 +155,57 @@ inline augment_counts augment(host_graph_view const& graph, count_t* share, Sum*
       ++counts.paths;
     }
   }
+}
+
+// One pass of all crowded ranks at once: a breadth-first forest from the ranks with room, backwards along shares, then every
+// rank, farthest first, passes what it has above its cap one hop on. A rank with room may end above its cap. Returns the sum
+// above caps afterwards. Nothing is certified here; it only leaves `augment` less to do.
+template <class Sum, class Cap>
+inline std::int64_t drain_towards_room(host_graph_view const& graph, count_t* share, Sum* load, Cap const& cap, augment_scratch const& scratch) noexcept {
+  std::int32_t const* const rank_of = graph.rank.data();
+  std::int32_t* const queue = scratch.queue.data();
+  std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
+  std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
+  std::int32_t tail = 0;
+  for (std::int32_t rank = 0; rank < graph.ranks; ++rank) {
+    if (load[rank] < cap(rank)) {
+      scratch.rank_seen[static_cast<std::size_t>(rank)] = 1;
+      queue[tail++] = rank;
+    }
+  }
+  std::int32_t const roots = tail;
+  for (std::int32_t head = 0; head < tail; ++head) {
+    auto const v = static_cast<std::size_t>(queue[head]);
+    for (std::int32_t k = graph.rank_first[v]; k < graph.rank_first[v + 1]; ++k) {
+      std::int32_t const to = graph.rank_columns[static_cast<std::size_t>(k)];
+      auto const e = static_cast<std::size_t>(graph.expert[static_cast<std::size_t>(to)]);
+      if (scratch.expert_seen[e] != 0) { continue; }
+      scratch.expert_seen[e] = 1;
+      for (std::int32_t from = graph.first[e]; from < graph.first[e + 1]; ++from) {
+        std::int32_t const u = rank_of[from];
+        if (share[from] == 0 || u == graph.ranks || scratch.rank_seen[static_cast<std::size_t>(u)] != 0) { continue; }
+        scratch.rank_seen[static_cast<std::size_t>(u)] = 1;
+        scratch.into[static_cast<std::size_t>(u)] = to;
+        scratch.out_of[static_cast<std::size_t>(u)] = from;
+        queue[tail++] = u;
+      }
+    }
+  }
+  while (tail > roots) {
+    std::int32_t const u = queue[--tail];
+    Sum const above = load[u] - cap(u);
+    if (above <= 0) { continue; }
+    std::int32_t const from = scratch.out_of[static_cast<std::size_t>(u)];
+    std::int32_t const to = scratch.into[static_cast<std::size_t>(u)];
+    Sum const amount = std::min<Sum>(above, share[from]);
+    share[from] = static_cast<count_t>(share[from] - amount);
+    share[to] = static_cast<count_t>(share[to] + amount);
+    load[u] -= amount;
+    load[rank_of[to]] += amount;
+  }
+  std::int64_t excess = 0;
+  for (std::int32_t rank = 0; rank < graph.ranks; ++rank) { excess += std::max<std::int64_t>(0, load[rank] - cap(rank)); }
+  return excess;
 }
 
 }  // namespace detail

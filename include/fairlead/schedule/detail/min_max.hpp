@@ -169,6 +169,8 @@ inline constexpr std::size_t sweep_limit = 16;
 // A further round of sweeps and tree pass, and how many crowded ranks it has to settle to be worth it.
 inline constexpr int round_sweeps = 2;
 inline constexpr std::size_t round_gain = 3;
+// Crowded ranks from which on all of them pass copies on at once before paths are searched one by one.
+inline constexpr std::size_t drain_from = 32;
 
 // Sweeps, tree and paths with equal speeds. Sum: std::int32_t when all loads together stay below 2^30, else 64 bits.
 template <class Sum>
@@ -215,9 +217,16 @@ template <class Sum>
     if (graph.ranks <= word_ranks) {
       counts = augment_words(graph, share, load.data(), cap, scratch);
     } else {
-      std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
-      std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
-      counts = augment(graph, share, load.data(), cap, scratch);
+      for (std::size_t left = crowded(); left > 0; left = crowded()) {
+        if (left > drain_from) {  // as long as every pass halves what is too much
+          std::int64_t excess = drain_towards_room(graph, share, load.data(), cap, scratch);
+          for (std::int64_t before = 2 * excess; excess > 0 && excess <= before / 2;) {
+            before = excess;
+            excess = drain_towards_room(graph, share, load.data(), cap, scratch);
+          }
+        }
+        augment(graph, share, load.data(), cap, scratch, true, counts);
+      }
     }
   }
   min_max_report result;
@@ -246,9 +255,8 @@ template <class Sum>
   }
   for (std::int32_t done = 0; done < sweeps; ++done) { sweep(graph, share, load.data(), pull, keep_shares{}); }
   weighted_cap cap{speed.data(), facts.total + facts.base, std::max<std::int64_t>(facts.live, 1)};
-  std::fill(scratch.rank_seen.begin(), scratch.rank_seen.end(), 0);
-  std::fill(scratch.expert_seen.begin(), scratch.expert_seen.end(), 0);
-  augment_counts const counts = augment(graph, share, load.data(), cap, scratch);
+  augment_counts counts;
+  augment(graph, share, load.data(), cap, scratch, false, counts);
   min_max_report result;
   name_cut(graph, totals, conditions, facts, counts, true, scratch.cut, result);
   if (counts.raises > 0) {
