@@ -45,6 +45,7 @@ struct outcome {
   double schedule_s = 0.0;        ///< time of scheduling, summed. @unit{s}
   bool conserves = true;          ///< whether every copy was sent once
   bool interrupted = false;       ///< whether it ended early
+  bool refused = false;           ///< whether the planner found no table for this cluster; nothing was judged
 
   /// @param share of the judged loads
   /// @returns the imbalance that this share stays below
@@ -214,7 +215,10 @@ void run_planner(setting const& now, named<Planner> const& planner, std::tuple<n
         fl::report const report = planner.policy.plan(now.cluster, known.view(), tables[l].empty() ? nothing : tables[l], next, ws);
         plan_s += seconds_now() - begin;
         if (report.status == fl::status::infeasible || report.status == fl::status::unsupported) {
-          return;  // this cluster is nothing for the planner
+          mine.front().refused = true;  // this cluster is nothing for the planner: a line says so
+          mine.front().scheduler = "";
+          results.push_back(std::move(mine.front()));
+          return;
         }
         if (!tables[l].empty()) {
           // Rename ranks to keep weights where they are, unless the planner's order of ranks means something.

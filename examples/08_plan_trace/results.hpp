@@ -62,13 +62,17 @@ class bar {
 /// @param given the command line
 inline void print_table(std::vector<outcome>& results, options const& given) {
   std::sort(results.begin(), results.end(), [](outcome const& a, outcome const& b) {
-    auto const key = [](outcome const& one) { return std::tuple(one.planner != "static", one.mean(), one.step_s, std::tie(one.planner, one.scheduler)); };
+    auto const key = [](outcome const& one) { return std::tuple(one.refused, one.planner != "static", one.mean(), one.step_s, std::tie(one.planner, one.scheduler)); };
     return key(a) < key(b);
   });
   std::printf("%-24s %-17s | %-23s | %9s | %-19s | %9s | %8s %8s\n", "planner", "scheduler", "max / mean rank load", "step", "across nodes",
               "fetched", "plan", "schedule");
   std::printf("%-24s %-17s | %7s %7s %7s | %9s | %9s %9s | %9s | %8s %8s\n", "", "", "mean", "p99", "worst", "ms", "copies", "rows", "MB", "us", "us");
   for (outcome const& one : results) {
+    if (one.refused) {
+      std::printf("%-24s no table for this cluster\n", one.planner.c_str());
+      continue;
+    }
     auto const judged = static_cast<double>(std::max<std::size_t>(one.imbalance.size(), 1));
     double const plans = std::max(one.plans, 1.0);
     std::printf("%-24s %-17s | %7.4f %7.3f %7.3f | %9.3f | %9.0f %9.0f | %9.0f | %8.1f %8.1f%s\n", one.planner.c_str(), one.scheduler.c_str(), one.mean(),
@@ -90,6 +94,7 @@ inline void write_files(std::vector<outcome> const& results, setting const& now)
   std::ofstream summary(now.given.out + "/summary.csv");
   summary << "planner,scheduler,mean,p99,worst,step_ms,remote_copies,remote_rows,fetched_mb,plan_us,schedule_us,judged\n";
   for (outcome const& one : results) {
+    if (one.refused) { continue; }
     auto const judged = static_cast<double>(std::max<std::size_t>(one.imbalance.size(), 1));
     double const plans = std::max(one.plans, 1.0);
     summary << field(one.planner) << ',' << field(one.scheduler) << ',' << one.mean() << ',' << one.quantile(0.99) << ',' << one.quantile(1.0) << ','
