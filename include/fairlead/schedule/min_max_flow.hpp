@@ -42,8 +42,8 @@ struct min_max_flow {
   /// @param ws scratch, `workspace_bytes(graph)`
   /// @returns `status::ok`, or `status::lost_expert` with all shares zero if an expert with load has no live host; see
   ///          `min_max_report` for the certificate
-  /// @throws contract_violation (level 1) on a shape mismatch or loads of 2^42 and more together, (level 2) on a load, base
-  ///         or speed out of range
+  /// @throws contract_violation (level 1) on a shape mismatch, a load out of range or loads of 2^42 and more together,
+  ///         (level 2) on a base or speed out of range
   /// @complexity O(sweeps x replicas + searches x (ranks + replicas)); none to some tens of searches up to 64 ranks, up to
   ///             two a rank were seen with more ranks, two hosts an expert and loads far apart; no allocation
   /// @determinism integers and fixed orders; a warm start makes the shares (not their maximum) depend on history, which

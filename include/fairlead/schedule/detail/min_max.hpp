@@ -105,7 +105,7 @@ struct load_facts {
       most = std::max(most, total);
       least = std::min(least, total);
     }
-    FAIRLEAD_EXPECTS_2(least >= 0 && most <= INT32_MAX, "loads must be in [0, 2^31)", least, most);
+    FAIRLEAD_EXPECTS(least >= 0 && most <= INT32_MAX, "loads must be in [0, 2^31): schedule fewer tokens at once", least, most);
     facts.total += sum;
     if (degree > 0 && (most + degree - 1) / degree > facts.pinned) {
       facts.pinned = (most + degree - 1) / degree;
