@@ -6,8 +6,8 @@
 /// The losses out of an expert are recomputed from the rows of its tokens whenever one of them leaves: with the rows in
 /// cache and whole vectors at a time that is cheaper than any list of candidates. In fp32 it makes prices for larger
 /// problems, in fp64 it is the solver of small ones.
-#include <fairlead/assign/detail/score_rows.hpp>
-#include <fairlead/assign/detail/sink_arcs.hpp>
+#include <fairlead/flow/detail/score_rows.hpp>
+#include <fairlead/flow/detail/sink_arcs.hpp>
 
 #include <span>
 
@@ -32,7 +32,7 @@ inline void choose_first(std::int32_t* ids, int count, int wanted, ValueOf const
   }
 }
 
-template <class Value>
+template <class Value, class Sinks = sink_arcs>
 class dense_flow {
  public:
   using integer = lane_integer<Value>;
@@ -46,7 +46,7 @@ class dense_flow {
            workspace_bytes<index_t>(stride) + workspace_bytes<double>(stride);
   }
 
-  dense_flow(price_search<Value>& search, sink_arcs const& arcs, int tokens, int fan_out, workspace& ws)
+  dense_flow(price_search<Value>& search, Sinks const& arcs, int tokens, int fan_out, workspace& ws)
       : search_(search),
         arcs_(arcs),
         tokens_(tokens),
@@ -158,8 +158,8 @@ class dense_flow {
       }
       auto const value = [&](std::int32_t e) { return static_cast<double>(row[e]) - exact_[e]; };
       auto const tie = [&](std::int32_t a, std::int32_t b) {
-        index_t const room_a = arcs_.upper[a] - held_[a];
-        index_t const room_b = arcs_.upper[b] - held_[b];
+        auto const room_a = arcs_.room(a, held_[a]);
+        auto const room_b = arcs_.room(b, held_[b]);
         return room_a != room_b ? room_a > room_b : a < b;
       };
       if (count > fan_out_) { choose_first(ids_, count, fan_out_, value, tie); }
@@ -180,7 +180,7 @@ class dense_flow {
     for (int slot = head_[u]; slot >= 0; slot = next_[slot]) { members_[count++] = slot; }
     Value* const loss = search_.loss(u);
     integer* const who = who_ + index_t{u} * stride_;
-#if FAIRLEAD_DETAIL_ASSIGN_VECTORS
+#if FAIRLEAD_DETAIL_FLOW_VECTORS
     using kind = vector_of<Value>;
     using vector = typename kind::type;
     using mask = typename kind::mask;
@@ -230,7 +230,7 @@ class dense_flow {
   }
 
   price_search<Value>& search_;
-  sink_arcs const& arcs_;
+  Sinks const& arcs_;
   int tokens_;
   int fan_out_;
   int experts_;
