@@ -24,17 +24,18 @@ void select_by_id(Key const& key, index_t servers, expert_id* row) {
     ids[s] = -1;
   }
   for (index_t j = 0; j < servers; ++j) {
-    double carry = key(j);
-    auto id = static_cast<std::int32_t>(j);
-    for (std::size_t s = 0; s < size; ++s) {
-      bool const wins = carry > best[s];  // equal keys: the earlier id stays
-      double const out = wins ? best[s] : carry;
-      std::int32_t const out_id = wins ? ids[s] : id;
-      best[s] = wins ? carry : best[s];
-      ids[s] = wins ? id : ids[s];
-      carry = out;
-      id = out_id;
+    double const own = key(j);
+    auto const id = static_cast<std::int32_t>(j);
+    // Keys that the new one beats move down by one, from the end, so that equal ones keep their order.
+    for (std::size_t s = size; s-- > 1;) {
+      bool const here = own > best[s - 1];
+      bool const below = own > best[s];
+      best[s] = here ? best[s - 1] : below ? own : best[s];
+      ids[s] = here ? ids[s - 1] : below ? id : ids[s];
     }
+    bool const first = own > best[0];
+    best[0] = first ? own : best[0];
+    ids[0] = first ? id : ids[0];
   }
   for (std::size_t s = 0; s < size; ++s) { row[s] = static_cast<expert_id>(ids[s]); }
 }
