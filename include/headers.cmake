@@ -181,9 +181,12 @@ set(FAIRLEAD_HEADERS_edge
     fairlead/edge/detail/select_servers.hpp
     fairlead/edge/frozen_routers.hpp
     fairlead/edge/lyapunov_controller.hpp
+    fairlead/edge/lyapunov_exact.hpp
     fairlead/edge/lyapunov_linear.hpp
+    fairlead/edge/queue_bias.hpp
     fairlead/edge/queue_state.hpp
     fairlead/edge/sequential_routers.hpp
+    fairlead/edge/slot_cost.hpp
     fairlead/edge/slot_orders.hpp
     fairlead/edge/speed_rules.hpp
     fairlead/edge/stability.hpp
@@ -251,6 +254,7 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/router.hpp
     fairlead/laws/slot_assigner.hpp
     fairlead/laws/slot_mapper.hpp
+    fairlead/laws/slot_router.hpp
     fairlead/laws/source_router.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
@@ -259,6 +263,7 @@ set(FAIRLEAD_HEADERS_layer
     fairlead/layer/detail/stages.hpp
     fairlead/layer/moe_layer.hpp
     fairlead/layer/options.hpp
+    fairlead/layer/queue_biased_choice.hpp
     fairlead/layer/shuffled.hpp
     fairlead/layer/state.hpp
     fairlead/layer/step_report.hpp)

@@ -125,9 +125,12 @@
 #include <fairlead/edge/cubic_energy.hpp>
 #include <fairlead/edge/frozen_routers.hpp>
 #include <fairlead/edge/lyapunov_controller.hpp>
+#include <fairlead/edge/lyapunov_exact.hpp>
 #include <fairlead/edge/lyapunov_linear.hpp>
+#include <fairlead/edge/queue_bias.hpp>
 #include <fairlead/edge/queue_state.hpp>
 #include <fairlead/edge/sequential_routers.hpp>
+#include <fairlead/edge/slot_cost.hpp>
 #include <fairlead/edge/slot_orders.hpp>
 #include <fairlead/edge/speed_rules.hpp>
 #include <fairlead/edge/stability.hpp>
@@ -146,6 +149,7 @@
 #include <fairlead/flow/token_runs.hpp>
 #include <fairlead/layer/moe_layer.hpp>
 #include <fairlead/layer/options.hpp>
+#include <fairlead/layer/queue_biased_choice.hpp>
 #include <fairlead/layer/shuffled.hpp>
 #include <fairlead/layer/state.hpp>
 #include <fairlead/layer/step_report.hpp>

@@ -57,30 +57,27 @@ struct convex_choice_report : report {
 /// @brief Solve min sum_j h_j(n_j) - scale x sum of chosen scores exactly: each token takes `fan_out` servers, server j
 /// gets n_j copies, h_j is convex.
 ///
-/// The engine of `balanced_flow` with servers that may take any number of copies at rising cost: prices from samples, one
-/// pass over the scores that keeps what is near each token's choice, shortest-path trees on the graph of servers, and a
-/// proof that what was left out does not matter. Ties, identical rows and flat costs are split by flow. The certificate
-/// is made afresh from the caller's numbers and the final prices.
+/// Servers send their copies to one more node, the sink, each copy at its marginal cost: the residual graph has servers + 1
+/// nodes. Prices come from exact solves of samples that grow fourfold (or from `warm_prices`); tokens choose at these
+/// prices, servers offer what the prices pay for, and shortest-path trees, many paths a tree, move what does not meet.
+/// Ties, identical rows and flat costs are split by flow. The certificate is made afresh from the caller's numbers and
+/// the final prices.
 ///
 /// Scores are widened, never rounded; costs are used in the unit of the scores, so that the result is optimal up to the
 /// rounding of fp64 sums.
-/// @complexity O(tokens x servers) for few passes and searches of O(servers^2); O(tokens x fan_out) calls of the cost for
-///             the value. No allocation
+/// @complexity O(tokens x servers), and searches of O(servers^2) whose number grows with the copies that the first prices
+///             misplace; O(tokens x fan_out) calls of the cost for the value. No allocation
 /// @determinism equal bits for every host backend and number of threads
 /// @source{edmonds1972, successive shortest paths with potentials; the contraction to servers with convex arcs to a sink,
-///         samples, windows and certificate: own}
+///         samples and certificate: own}
 struct convex_choice {
   /// Sweeps that move each price to the middle of the range in which the choice stays optimal; 0 = leave them at the border.
   int centre_sweeps = 2;
-  /// Problems of up to this many scores (padded) are solved over all pairs at once. Decides about time only.
-  index_t dense_scores = index_t{1} << 16;
-  /// The same for samples.
-  index_t sample_scores = index_t{1} << 18;
 
   /// @param tokens number of tokens, < 2^25, for fan_out > 1 < 2^22
   /// @param servers number of servers
   /// @param fan_out servers a token
-  /// @returns scratch bytes of `solve`, for the worst case; a usual solve touches a small part
+  /// @returns scratch bytes of `solve`: about twice the size of the scores
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t servers, index_t fan_out) const {
     if (fan_out > servers) { return 0; }
     index_t const blocks = tokens / detail::choice_check::block_tokens + 1;
@@ -130,8 +127,7 @@ convex_choice_report convex_choice::solve(Backend const& on, convex_choice_probl
                    "warm prices must be one a server or none", problem.warm_prices.size(), servers);
   FAIRLEAD_EXPECTS(problem.priority.empty() || static_cast<index_t>(problem.priority.size()) == servers,
                    "the priority must name every server once or be empty", problem.priority.size(), servers);
-  FAIRLEAD_EXPECTS(centre_sweeps >= 0 && dense_scores >= 0 && sample_scores >= 0, "limits must not be negative", centre_sweeps,
-                   dense_scores, sample_scores);
+  FAIRLEAD_EXPECTS(centre_sweeps >= 0, "the number of sweeps must not be negative", centre_sweeps);
   detail::check_flow_size(tokens, servers, fan_out);
   for (index_t j = 0; j < servers && !problem.priority.empty(); ++j) {
     FAIRLEAD_EXPECTS_2(std::count(problem.priority.begin(), problem.priority.end(), static_cast<expert_id>(j)) == 1,
@@ -160,8 +156,7 @@ convex_choice_report convex_choice::solve(Backend const& on, convex_choice_probl
     return report;
   }
   double* const warm = ws.take<double>(servers).data();
-  bool const dense = tokens * detail::padded(static_cast<int>(servers) + 1) <= dense_scores;
-  detail::set_level(scaled, servers, tokens, copies, problem.scale, !dense, ws.take<double>(servers));
+  detail::set_level(scaled, servers, tokens, copies, problem.scale, ws.take<double>(servers));
   matrix_view<float const> scores = problem.scores;
   if (problem.scale == 0.0 || !problem.priority.empty()) {
     float* const copy = ws.take<float>(tokens * servers).data();
@@ -182,7 +177,7 @@ convex_choice_report convex_choice::solve(Backend const& on, convex_choice_probl
   }
   assignment_result const placed{.owner = result.choices, .prices = {prices, static_cast<std::size_t>(servers)}};
   detail::convex_demand<Marginal> demand(scaled, static_cast<int>(servers));
-  detail::flow_tuning const limits{dense_scores, sample_scores, 0, centre_sweeps};
+  detail::flow_tuning const limits{.centre_sweeps = centre_sweeps};
   assignment_report const solved =
       detail::transport_solve<float, Backend, detail::convex_demand<Marginal>>(limits, on, inner, placed, demand, ws).run();
   report.iterations = solved.iterations;

@@ -12,6 +12,7 @@ template <class Score>
 class capacity_demand {
  public:
   using sinks_type = sink_arcs;
+  static constexpr bool all_pairs = false;
 
   explicit capacity_demand(assignment_problem<Score> const& problem)
       : problem_(problem), experts_(static_cast<int>(problem.experts())), equality_(problem.equality()) {}

@@ -32,20 +32,6 @@ struct scaled_marginal {
     double const cost = (raw(column, copies) - level) / unit;
     return cost < infinite<double> ? std::clamp(cost, -most, most) : infinite<double>;
   }
-  /// How many of the first `end` copies cost less than `price`, or no more than it with `Equal`.
-  template <bool Equal>
-  [[nodiscard]] index_t count(index_t column, double price, index_t begin, index_t end) const {
-    while (begin < end) {
-      index_t const middle = begin + (end - begin) / 2;
-      double const cost = (*this)(column, middle);
-      if (Equal ? cost <= price : cost < price) {
-        begin = middle + 1;
-      } else {
-        end = middle;
-      }
-    }
-    return begin;
-  }
 };
 
 /// Each server sends its copies to the sink; the next one costs its marginal.
@@ -64,7 +50,7 @@ struct convex_sinks {
   [[nodiscard]] double marginal(int server, index_t copies) const {
     return (*cost)(server, size == tokens ? copies : (2 * copies + 1) * tokens / (2 * size));
   }
-  /// Send what the prices ask for; of a range of equally good numbers the one nearest to what is held.
+  /// Send what the prices ask for.
   template <class Value>
   void start(price_search<Value>& search, index_t const* held, index_t copies) const {
     // A price that was found as a marginal may have lost its last digits since.
@@ -74,12 +60,7 @@ struct convex_sinks {
     for (int e = 0; e < experts; ++e) {
       double const price = static_cast<double>(search.price()[e]) - level;
       double const slack = lost * (std::abs(static_cast<double>(search.price()[e])) + std::abs(level));
-      index_t n = held[e];
-      if (n > 0 && marginal(e, n - 1) > price + slack) {
-        n = boundary(e, 0, n - 1, [&](double c) { return c <= price + slack; });
-      } else if (n < size && marginal(e, n) < price - slack) {
-        n = boundary(e, n + 1, size, [&](double c) { return c < price - slack; });
-      }
+      index_t const n = offer(e, price, held[e], slack);
       sent[e] = n;
       search.excess()[e] = held[e] - n;
       total += n;
@@ -87,6 +68,16 @@ struct convex_sinks {
       refresh(search, e);
     }
     search.excess()[sink] = total - copies;
+  }
+  /// What a server offers at a price: of a range of equally good numbers the one nearest to what is wanted.
+  [[nodiscard]] index_t offer(int server, double price, index_t wanted, double slack = 0.0) const {
+    if (wanted > 0 && marginal(server, wanted - 1) > price + slack) {
+      return boundary(server, 0, wanted - 1, [&](double c) { return c <= price + slack; });
+    }
+    if (wanted < size && marginal(server, wanted) < price - slack) {
+      return boundary(server, wanted + 1, size, [&](double c) { return c < price - slack; });
+    }
+    return wanted;
   }
   [[nodiscard]] double room(int server, index_t held) const {
     return held < size ? -marginal(server, held) : -infinite<double>;
@@ -145,6 +136,8 @@ template <class Marginal>
 class convex_demand {
  public:
   using sinks_type = convex_sinks<Marginal>;
+  /// Scores count for little beside steep costs: what is near a token's choice is then everything, and no window helps.
+  static constexpr bool all_pairs = true;
 
   convex_demand(scaled_marginal<Marginal> const& cost, int servers) : cost_(cost), servers_(servers) {}
 
@@ -179,7 +172,7 @@ class convex_demand {
 /// costs, a fraction of these.
 template <class Marginal>
 void set_level(scaled_marginal<Marginal>& cost, index_t servers, index_t tokens, index_t copies, double scale,
-               bool exactly, std::span<double> scratch) {
+               std::span<double> scratch) {
   cost.level = 0.0;
   cost.unit = 1.0;
   index_t const typical = std::min(tokens - 1, copies / servers);
@@ -199,22 +192,6 @@ void set_level(scaled_marginal<Marginal>& cost, index_t servers, index_t tokens,
   double const spread = std::max(size, median([&](index_t j) { return std::abs(cost.raw(j, tokens - 1) - level); }));
   cost.level = level;
   cost.unit = scale > 0.0 ? std::max(scale, spread * 0x1p-90) : spread > 0.0 ? spread : 1.0;
-  if (!exactly) { return; }
-  // Where the costs alone would hand out all copies.
-  double low = -1.0;
-  double high = 1.0;
-  auto const handed = [&](double price) {
-    index_t sum = 0;
-    for (index_t j = 0; j < servers && sum < copies; ++j) { sum += cost.template count<true>(j, price, 0, tokens); }
-    return sum;
-  };
-  while (handed(low) >= copies && low > -cost.most) { low *= 16.0; }
-  while (handed(high) < copies && high < cost.most) { high *= 16.0; }
-  for (int i = 0; i < 40 && high - low > 0x1p-4; ++i) {
-    double const middle = low / 2 + high / 2;
-    (handed(middle) < copies ? low : high) = middle;
-  }
-  if (std::abs(high) < cost.most) { cost.level += high * cost.unit; }
 }
 
 /// The sum of the chosen scores, and what lies between value and bound on the side of the tokens.

@@ -43,7 +43,7 @@ class dense_flow {
     return workspace_bytes<float>(index_t{tokens} * stride) + workspace_bytes<float>(slots) +
            workspace_bytes<int>(slots) * 3 + workspace_bytes<int>(stride) + workspace_bytes<integer>(index_t{nodes} * stride) +
            workspace_bytes<int>(tokens) + workspace_bytes<float>(stride) * 2 + workspace_bytes<std::int32_t>(stride + 16) +
-           workspace_bytes<index_t>(stride) + workspace_bytes<double>(stride);
+           workspace_bytes<index_t>(stride) + workspace_bytes<double>(stride) * 2;
   }
 
   dense_flow(price_search<Value>& search, Sinks const& arcs, int tokens, int fan_out, workspace& ws)
@@ -65,7 +65,8 @@ class dense_flow {
         prices_(ws.take<float>(stride_).data()),
         ids_(ws.take<std::int32_t>(stride_ + 16).data()),
         held_(ws.take<index_t>(stride_).data()),
-        exact_(ws.take<double>(stride_).data()) {}
+        exact_(ws.take<double>(stride_).data()),
+        room_(ws.take<double>(stride_).data()) {}
 
   /// Row i becomes `from`; false if fewer than fan_out pairs of it are allowed.
   template <class Score>
@@ -98,16 +99,18 @@ class dense_flow {
     row[v] = -infinite<float>;
     unlink(slot, u);
     link(slot, v);
-    rebuild(u);
+    left(u, slot);
     merge(v, slot);
     for (int j = 0; j < fan_out_ && fan_out_ > 1; ++j) {
       int const other = token * fan_out_ + j;
       if (other == slot) { continue; }
+      // It may go to u again, and no longer to v.
       int const w = expert_[other];
-      if (who_[index_t{w} * stride_ + v] == other) {
-        rebuild(w);
-      } else {
-        merge(w, other);
+      if (who_[index_t{w} * stride_ + v] == other) { renew(w, v); }
+      Value const change = static_cast<Value>(own_[other]) - static_cast<Value>(row[u]);
+      if (change < search_.loss(w)[u]) {
+        search_.loss(w)[u] = change;
+        who_[index_t{w} * stride_ + u] = other;
       }
     }
   }
@@ -134,6 +137,7 @@ class dense_flow {
       prices_[e] = static_cast<float>(search_.price()[e]);
       largest_price = std::max(largest_price, std::abs(prices_[e]));
       held_[e] = 0;
+      room_[e] = static_cast<double>(arcs_.room(e, 0));
       head_[e] = -1;
     }
     float top[64];
@@ -158,9 +162,7 @@ class dense_flow {
       }
       auto const value = [&](std::int32_t e) { return static_cast<double>(row[e]) - exact_[e]; };
       auto const tie = [&](std::int32_t a, std::int32_t b) {
-        auto const room_a = arcs_.room(a, held_[a]);
-        auto const room_b = arcs_.room(b, held_[b]);
-        return room_a != room_b ? room_a > room_b : a < b;
+        return room_[a] != room_[b] ? room_[a] > room_[b] : a < b;
       };
       if (count > fan_out_) { choose_first(ids_, count, fan_out_, value, tie); }
       for (int j = 0; j < fan_out_; ++j) {
@@ -169,11 +171,46 @@ class dense_flow {
         own_[slot] = row[e];
         row[e] = -infinite<float>;
         ++held_[e];
+        room_[e] = static_cast<double>(arcs_.room(e, held_[e]));
         link(slot, e);
       }
     }
   }
 
+  /// A slot has left u: find other tokens for the moves that it stood for.
+  void left(int u, int slot) {
+    integer const* const who = who_ + index_t{u} * stride_;
+    int stale = 0;
+    for (int e = 0; e < experts_; ++e) { stale += who[e] == slot ? 1 : 0; }
+    int missed = 0;
+    for (int e = 0; e < experts_ && stale > 0; ++e) {
+      if (who[e] != slot) { continue; }
+      // A column reads one score from every row: all of them are cheaper together, but where ties end the search at once.
+      if (missed >= 2 && stale > 16) { return rebuild(u); }
+      missed += e != u && !renew(u, e) ? 1 : 0;
+      --stale;
+    }
+    finish_row(u);
+  }
+  /// Recompute the loss of one move from the tokens of u; whether one of them is as good as what was best before.
+  bool renew(int u, int e) {
+    Value& loss = search_.loss(u)[e];
+    Value const bound = loss;
+    Value least = infinite<Value>;
+    int least_slot = -1;
+    for (int slot = head_[u]; slot >= 0; slot = next_[slot]) {
+      int const token = fan_out_ == 1 ? slot : slot / fan_out_;
+      Value const change = static_cast<Value>(own_[slot]) - static_cast<Value>(rows_[index_t{token} * stride_ + e]);
+      if (change < least) {
+        least = change;
+        least_slot = slot;
+        if (change <= bound) { break; }
+      }
+    }
+    loss = least;
+    who_[index_t{u} * stride_ + e] = least_slot;
+    return least <= bound;
+  }
   /// Recompute the losses out of u from its tokens.
   void rebuild(int u) {
     int count = 0;
@@ -248,6 +285,7 @@ class dense_flow {
   std::int32_t* ids_;
   index_t* held_;
   double* exact_;
+  double* room_;
 };
 
 }  // namespace detail

@@ -4,7 +4,8 @@
 /// @brief The course of an exact solve: prices from samples, then rounds over all rows until the certificate holds.
 ///
 /// What the experts take is a `Demand`: capacities, or convex costs. It says whether there is a sink, makes the sinks of
-/// the whole problem and of a sample of its rows, and what its prices leave between value and bound.
+/// the whole problem and of a sample of its rows, what its prices leave between value and bound, and whether every problem
+/// is to be solved over all pairs at once.
 #include <fairlead/flow/detail/candidate_flow.hpp>
 #include <fairlead/core/assignment.hpp>
 
@@ -76,6 +77,7 @@ class transport_solve {
                                workspace_bytes<double>(tokens / assigned_value<Score>::block_tokens + 1);
     // All pairs: small problems, and the last resort.
     std::size_t const dense = price_search<double>::bytes(nodes) + dense_flow<double, sinks_type>::bytes(static_cast<int>(tokens), nodes, choices);
+    if constexpr (Demand::all_pairs) { return common + dense; }
     std::size_t const large =
         price_search<double>::bytes(nodes) + candidate_table::bytes(tokens, static_cast<int>(experts), choices) +
         candidate_flow<sinks_type>::bytes(tokens, nodes, choices) +
@@ -129,7 +131,11 @@ class transport_solve {
       valid_ = valid;
     }
     if (problem_.warm_prices.empty() && tuning_.kept == 0) { start_from_samples(); }
-    return tokens_ * stride_ <= tuning_.dense_scores ? solve_over_all_pairs() : solve_in_rounds();
+    if constexpr (Demand::all_pairs) {
+      return solve_over_all_pairs();
+    } else {
+      return tokens_ * stride_ <= tuning_.dense_scores ? solve_over_all_pairs() : solve_in_rounds();
+    }
   }
 
  private:
@@ -218,7 +224,9 @@ class transport_solve {
     for (int level = 0; size < tokens_; size *= 4, ++level) {
       std::copy_n(prices_, experts_, base_);
       // With a few tokens an expert, all pairs are quick wherever they lie; and the first prices need them.
-      if (level < 2 || size * stride_ <= tuning_.sample_scores) {
+      if constexpr (Demand::all_pairs) {
+        solve_dense_sample(static_cast<int>(size));
+      } else if (level < 2 || size * stride_ <= tuning_.sample_scores) {
         solve_dense_sample(static_cast<int>(size));
       } else {
         solve_sample(static_cast<int>(size));
