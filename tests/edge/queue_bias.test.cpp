@@ -101,8 +101,10 @@ TEST_CASE("choosing by score and bias is the linear rule with ranks as servers",
   fl::lyapunov_linear{}.route(view, fl::unmetered(std::vector<double>(experts, 25.0)), fl::ties_by_id{}, {choice.data(), 200, 3}, sent, ws);
   for (index_t t = 0; t < 200; ++t) {
     std::vector<index_t> order{0, 1, 2, 3, 4, 5, 6, 7};
-    std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) {
-      return scores(t, a) + bias[static_cast<std::size_t>(a)] > scores(t, b) + bias[static_cast<std::size_t>(b)];
+    std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+      float const first = scores(t, a) + bias[static_cast<std::size_t>(a)];
+      float const second = scores(t, b) + bias[static_cast<std::size_t>(b)];
+      return first != second ? first > second : a < b;
     });
     for (index_t k = 0; k < 3; ++k) { CHECK(fl::to_index(choice[static_cast<std::size_t>(3 * t + k)]) == order[static_cast<std::size_t>(k)]); }
   }

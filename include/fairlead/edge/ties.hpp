@@ -22,6 +22,7 @@ struct ties_by_id {
     return static_cast<std::uint32_t>(server);
   }
 };
+/// @brief By id, always.
 template <>
 inline constexpr bool breaks_ties_by_id<ties_by_id> = true;
 static_assert(tie_break<ties_by_id>);

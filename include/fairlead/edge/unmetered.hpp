@@ -58,7 +58,7 @@ class unmetered {
   }
 
  private:
-  static void check(index_t server, double rate) {
+  static void check([[maybe_unused]] index_t server, double rate) {
     FAIRLEAD_EXPECTS(rate > 0.0 && std::isfinite(rate), "the rate of a server must be positive: leave a dead server out", server, rate);
   }
   std::vector<double> rates_;
