@@ -216,6 +216,7 @@ set(FAIRLEAD_HEADERS_flow
     fairlead/flow/breakpoint_step.hpp
     fairlead/flow/convex_choice.hpp
     fairlead/flow/detail/candidate_flow.hpp
+    fairlead/flow/detail/choice_proof.hpp
     fairlead/flow/detail/convex_demand.hpp
     fairlead/flow/detail/dense_flow.hpp
     fairlead/flow/detail/price_search.hpp

@@ -4,6 +4,7 @@
 /// @brief Choose servers for tokens exactly: the highest scores less a convex cost of how many each server gets.
 #include <fairlead/concepts/execution_backend.hpp>
 #include <fairlead/core/order.hpp>
+#include <fairlead/flow/detail/choice_proof.hpp>
 #include <fairlead/flow/detail/convex_demand.hpp>
 
 #include <concepts>
@@ -94,8 +95,8 @@ struct convex_choice {
   /// @param[out] result choices, counts, and prices if wanted
   /// @param ws at least `workspace_bytes(tokens, servers, fan_out)`
   /// @returns `ok`: optimal; `infeasible`: fan_out > servers, a token has too few usable servers, or closed servers leave
-  ///          too little room (choices none, counts and prices 0, bound +inf); `iteration_limit`: rounding kept it from an
-  ///          end, not known to happen
+  ///          too little room (choices none, counts and prices 0, bound +inf); `iteration_limit`: complete, but costs so far
+  ///          apart that the proof leaves more than rounding between value and bound
   /// @throws contract_violation (level 1) on shapes, a negative or infinite scale, or too many tokens; (level 2) on a
   ///         priority that does not name every server once
   template <host_backend Backend, marginal_cost Marginal>
@@ -145,17 +146,19 @@ convex_choice_report convex_choice::solve(Backend const& on, convex_choice_probl
   index_t const copies = tokens * fan_out;
   if (copies > 0 && fan_out > servers) { return fail(status::infeasible); }
 
-  workspace::scope const scope(ws);
   detail::scaled_marginal<Marginal> scaled{&cost, problem.priority.empty() ? nullptr : problem.priority.data(), 0.0, 1.0};
-  double* const prices = ws.take<double>(servers).data();
   if (copies == 0) {
-    // Any price up to the cost of the first copy is optimal; closed servers have no such cost.
+    // Any price up to the cost of the first copy is optimal.
     for (index_t j = 0; j < servers && !result.prices.empty() && tokens > 0; ++j) {
-      result.prices[static_cast<std::size_t>(j)] = std::min(0.0, std::max(scaled.raw(j, 0), -1e300));
+      result.prices[static_cast<std::size_t>(scaled.server(j))] = std::min(0.0, scaled.raw(j, 0));
     }
     return report;
   }
-  double* const warm = ws.take<double>(servers).data();
+
+  workspace::scope const scope(ws);
+  std::span<double> const prices = ws.take<double>(servers);
+  std::span<double> const final_prices = ws.take<double>(servers);
+  std::span<double> const warm = ws.take<double>(servers);
   detail::set_level(scaled, servers, tokens, copies, problem.scale, ws.take<double>(servers));
   matrix_view<float const> scores = problem.scores;
   if (problem.scale == 0.0 || !problem.priority.empty()) {
@@ -171,58 +174,45 @@ convex_choice_report convex_choice::solve(Backend const& on, convex_choice_probl
   assignment_problem<float> inner{.scores = scores, .fan_out = fan_out};
   if (!problem.warm_prices.empty()) {
     for (index_t j = 0; j < servers; ++j) {
-      warm[j] = (problem.warm_prices[static_cast<std::size_t>(scaled.server(j))] - scaled.level) / scaled.unit;
+      warm[static_cast<std::size_t>(j)] =
+          (problem.warm_prices[static_cast<std::size_t>(scaled.server(j))] - scaled.level) / scaled.unit;
     }
-    inner.warm_prices = {warm, static_cast<std::size_t>(servers)};
+    inner.warm_prices = warm;
   }
-  assignment_result const placed{.owner = result.choices, .prices = {prices, static_cast<std::size_t>(servers)}};
-  detail::convex_demand<Marginal> demand(scaled, static_cast<int>(servers));
-  detail::flow_tuning const limits{.centre_sweeps = centre_sweeps};
-  assignment_report const solved =
-      detail::transport_solve<float, Backend, detail::convex_demand<Marginal>>(limits, on, inner, placed, demand, ws).run();
-  report.iterations = solved.iterations;
-  report.augmentations = solved.augmentations;
-  report.scans = solved.scans;
-  if (solved.status != status::ok) { return fail(solved.status); }
-
-  // Back to the caller's columns and units; then value and bound from them.
-  double* const final_prices = ws.take<double>(servers).data();
-  for (index_t j = 0; j < servers; ++j) { final_prices[scaled.server(j)] = prices[j] * scaled.unit + scaled.level; }
-  for (index_t t = 0; t < tokens; ++t) {
-    for (index_t k = 0; k < fan_out; ++k) {
-      expert_id& choice = result.choices(t, k);
-      choice = static_cast<expert_id>(scaled.server(to_index(choice)));
-      ++result.counts[static_cast<std::size_t>(to_index(choice))];
+  for (;;) {
+    detail::convex_demand<Marginal> demand(scaled, static_cast<int>(servers));
+    assignment_report const solved = detail::transport_solve<float, Backend, detail::convex_demand<Marginal>>(
+                                         detail::flow_tuning{.centre_sweeps = centre_sweeps}, on, inner,
+                                         assignment_result{.owner = result.choices, .prices = prices}, demand, ws)
+                                         .run();
+    report.iterations += solved.iterations;
+    report.augmentations += solved.augmentations;
+    report.scans += solved.scans;
+    if (solved.status != status::ok) { return fail(solved.status); }
+    // Back to the caller's columns and units; then value and bound from them.
+    for (std::size_t j = 0; j < prices.size(); ++j) {
+      final_prices[static_cast<std::size_t>(scaled.server(static_cast<index_t>(j)))] = prices[j] * scaled.unit + scaled.level;
     }
-  }
-  index_t const blocks = (tokens + detail::choice_check::block_tokens - 1) / detail::choice_check::block_tokens;
-  auto const sums = ws.take<detail::choice_sums>(blocks);
-  on.for_each(blocks, detail::choice_check{problem.scores, result.choices, problem.scale, final_prices,
-                                           ws.take<double>(blocks * fan_out).data(), sums.data()});
-  double score = 0.0;
-  double gap = 0.0;
-  for (detail::choice_sums const& sum : sums) {
-    score += sum.score;
-    gap += sum.gap;
-  }
-  double total = 0.0;
-  for (index_t j = 0; j < servers; ++j) {
-    index_t const held = result.counts[static_cast<std::size_t>(j)];
-    double const price = final_prices[j];
-    for (index_t n = 0; n < held; ++n) {
-      auto const step = static_cast<double>(cost(j, n));
-      total += step;
-      gap += std::max(0.0, step - price);  // the copy costs more than its price
+    std::fill(result.counts.begin(), result.counts.end(), index_t{0});
+    for (index_t t = 0; t < tokens; ++t) {
+      for (index_t k = 0; k < fan_out; ++k) {
+        expert_id& choice = result.choices(t, k);
+        choice = static_cast<expert_id>(scaled.server(to_index(choice)));
+        ++result.counts[static_cast<std::size_t>(to_index(choice))];
+      }
     }
-    for (index_t n = held; n < tokens; ++n) {
-      auto const step = static_cast<double>(cost(j, n));
-      if (!(step < price)) { break; }
-      gap += price - step;  // the price pays for copies that it does not get
+    detail::choice_proof const proof = detail::prove_choice(on, problem.scores, result.choices, problem.scale, cost,
+                                                            result.counts, final_prices, ws);
+    report.value = proof.value;
+    report.bound = proof.value - proof.gap;
+    if (proof.gap <= proof.size * 0x1p-36) { break; }
+    if (inner.warm_prices.empty()) {
+      report.status = status::iteration_limit;
+      break;
     }
+    inner.warm_prices = {};  // they were so large that rounding hid the scores
   }
-  std::copy_n(final_prices, result.prices.size(), result.prices.begin());
-  report.value = total - problem.scale * score;
-  report.bound = report.value - gap;
+  std::copy_n(final_prices.begin(), result.prices.size(), result.prices.begin());
   return report;
 }
 

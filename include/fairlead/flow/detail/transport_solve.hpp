@@ -218,7 +218,7 @@ class transport_solve {
 
   /// Prices from samples that grow fourfold.
   void start_from_samples() {
-    index_t const first = std::max<index_t>(32, 2 * index_t{experts_} / fan_out_);
+    index_t const first = std::max<index_t>(Demand::all_pairs ? 16 : 32, 2 * index_t{experts_} / fan_out_);
     index_t size = tokens_;
     while (size / 4 >= first) { size /= 4; }
     for (int level = 0; size < tokens_; size *= 4, ++level) {
