@@ -228,7 +228,8 @@ set(FAIRLEAD_HEADERS_flow
     fairlead/flow/dual_bound.hpp
     fairlead/flow/quantile_step.hpp
     fairlead/flow/sinkhorn.hpp
-    fairlead/flow/token_runs.hpp)
+    fairlead/flow/token_runs.hpp
+    fairlead/flow/transport.hpp)
 set(FAIRLEAD_HEADERS_laws
     fairlead/laws/apportionment.hpp
     fairlead/laws/assignment_solver.hpp

@@ -147,6 +147,7 @@
 #include <fairlead/flow/quantile_step.hpp>
 #include <fairlead/flow/sinkhorn.hpp>
 #include <fairlead/flow/token_runs.hpp>
+#include <fairlead/flow/transport.hpp>
 #include <fairlead/layer/moe_layer.hpp>
 #include <fairlead/layer/options.hpp>
 #include <fairlead/layer/queue_biased_choice.hpp>

@@ -2,7 +2,7 @@
 #pragma once
 /// @file
 /// @brief Capacities as the demand of the exact transport solver.
-#include <fairlead/flow/detail/transport_solve.hpp>
+#include <fairlead/flow/transport.hpp>
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
