@@ -55,7 +55,9 @@ convex_choice_report route_exactly(convex_choice const& solver, slot_view const&
 /// A copy beyond what a server can serve costs its backlog, one that lets it serve more is worth it: servers fill up to
 /// equal marginal cost, and the gate decides inside that. The problem is a convex choice (`flow/convex_choice.hpp`), whose
 /// linear program has integral corners, so that no branch and bound is needed. Use it with `closed_form_speed`.
-/// Should rounding keep the solver from its end (not known to happen), the slot is routed by `lyapunov_linear`.
+/// V weighs the gate and the service that the routing makes possible alike: for large V both count, the gate's own choice is
+/// the limit of large mu. Should rounding keep the solver from its end (not known to happen), the slot is routed by
+/// `lyapunov_linear`.
 /// @complexity that of `convex_choice`, no allocation
 /// @determinism exact: equal bits in every run; the tie policy is asked once a slot
 /// @source{2512.06784, per-slot problem (reconstructed; the summaries name a mixed-integer solver)}
