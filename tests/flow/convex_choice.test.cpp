@@ -495,6 +495,32 @@ TEST_CASE("costs that fall by rounding do no harm") {
   REQUIRE(got.report.gap() < 1e-11);
 }
 
+TEST_CASE("a cost that knows its sums gives the same answer with fewer calls") {
+  struct steps {
+    index_t* calls;
+    double operator()(index_t server, index_t copies) const {
+      ++*calls;
+      return static_cast<double>(3 * server + copies);
+    }
+  };
+  struct sums : steps {
+    double total(index_t server, index_t copies) const {
+      return static_cast<double>(3 * server * copies + copies * (copies - 1) / 2);
+    }
+  };
+  draws draw{51};
+  auto const scores = integer_scores(draw, 390, 10, 100, 0);
+  fl::convex_choice_problem const problem{.scores = scores.view(), .fan_out = 3, .scale = 1.0, .warm_prices = {}, .priority = {}};
+  index_t one_by_one = 0;
+  index_t at_once = 0;
+  answer const stepped = solve(problem, steps{&one_by_one});
+  answer const summed = solve(problem, sums{{&at_once}});
+  REQUIRE(stepped.report.value == summed.report.value);
+  REQUIRE(stepped.report.bound == summed.report.bound);
+  REQUIRE(stepped.list() == summed.list());
+  REQUIRE(at_once + 1000 < one_by_one);
+}
+
 TEST_CASE("convex_choice allocates nothing and needs no more than it says") {
   draws draw{41};
   auto const scores = integer_scores(draw, 390, 10, 100, 0);

@@ -16,6 +16,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 ///
 /// It must not fall with `copies` (a fall of the size of rounding does no harm). +inf closes the server: it takes no
 /// further copies. The cost without copies is no part of it.
+/// A cost that also has `total(server, copies)`, the sum of the first `copies` steps, spares the value a call for each copy.
 template <class Marginal>
 concept marginal_cost = requires(Marginal const& cost, index_t server, index_t copies) {
   { cost(server, copies) } -> std::convertible_to<double>;
@@ -91,7 +92,8 @@ struct convex_choice {
   /// @tparam Marginal cost of one copy more
   /// @param on host backend
   /// @param problem scores, servers a token, scale
-  /// @param cost `cost(server, copies)`, 0 <= copies < tokens; called from the calling thread only
+  /// @param cost `cost(server, copies)`, 0 <= copies < tokens, and `total` if it has that; called from the calling thread
+  ///             only
   /// @param[out] result choices, counts, and prices if wanted
   /// @param ws at least `workspace_bytes(tokens, servers, fan_out)`
   /// @returns `ok`: optimal; `infeasible`: fan_out > servers, a token has too few usable servers, or closed servers leave
