@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -21,13 +22,31 @@ struct marginal_of {
   [[nodiscard]] double operator()(index_t server, index_t copies) const { return cost.marginal(server, copies); }
 };
 
+/// Remembers each step: the solver asks for one several times, and two roots are dearer than a look.
+template <class Cost>
+struct remembered_marginal {
+  Cost cost;
+  std::span<double> steps;  // NaN = not asked for yet. servers x tokens
+  index_t tokens;
+  [[nodiscard]] double operator()(index_t server, index_t copies) const {
+    double& own = steps[static_cast<std::size_t>(server * tokens + copies)];
+    if (own != own) { own = cost.marginal(server, copies); }
+    return own;
+  }
+};
+/// Up to this many steps are remembered.
+inline constexpr index_t most_remembered_steps = index_t{1} << 16;
+[[nodiscard]] constexpr bool remembers_steps(index_t tokens, index_t servers) noexcept {
+  return tokens * servers <= most_remembered_steps;
+}
+
 [[nodiscard]] inline std::size_t exact_route_bytes(convex_choice const& solver, index_t tokens, index_t servers, index_t fan_out) {
   return solver.workspace_bytes(tokens, servers, fan_out) + workspace_bytes<double>(servers) + workspace_bytes<expert_id>(servers);
 }
 
-/// Solve with the marginal costs of `cost`; the tie policy is asked once a slot.
-template <tie_break Ties, class Cost>
-convex_choice_report route_exactly(convex_choice const& solver, slot_view const& view, Ties const& ties, Cost const& cost,
+/// Solve with the marginal costs that `marginal` gives; the tie policy is asked once a slot.
+template <tie_break Ties, class Marginal>
+convex_choice_report route_exactly(convex_choice const& solver, slot_view const& view, Ties const& ties, Marginal const& marginal,
                                    matrix_view<expert_id> choice, std::span<index_t> counts, workspace& ws) {
   workspace::scope const scope(ws);
   if (view.tokens() == 0) {
@@ -46,7 +65,7 @@ convex_choice_report route_exactly(convex_choice const& solver, slot_view const&
   }
   return solver.solve(serial{}, {.scores = view.scores, .fan_out = view.fan_out,
                                  .scale = view.weights.utility * view.weights.gate, .priority = priority},
-                      marginal_of<Cost>{cost}, {.choices = choice, .counts = counts}, ws);
+                      marginal, {.choices = choice, .counts = counts}, ws);
 }
 }  // namespace detail
 
@@ -95,7 +114,7 @@ struct lyapunov_convex {
     coupled_cost<Model> cost{&view, &servers};
     for (index_t j = 0; j < view.servers(); ++j) { wanted[static_cast<std::size_t>(j)] = cost.unbounded(j); }
     cost.wanted = wanted;
-    return detail::route_exactly(solver, view, ties, cost, choice, counts, ws);
+    return detail::route_exactly(solver, view, ties, detail::marginal_of<coupled_cost<Model>>{cost}, choice, counts, ws);
   }
 };
 static_assert(slot_router<lyapunov_convex, cubic_energy, ties_by_id>);
@@ -114,7 +133,9 @@ struct exact_drift {
   /// @param fan_out servers a token
   /// @returns scratch bytes of `route`
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t servers, index_t fan_out) const {
-    return std::max(detail::exact_route_bytes(solver, tokens, servers, fan_out),
+    // The most that any smaller number of tokens needs, so that a workspace for many serves few.
+    index_t const steps = std::min(tokens * servers, detail::most_remembered_steps);
+    return std::max(detail::exact_route_bytes(solver, tokens, servers, fan_out) + fairlead::workspace_bytes<double>(steps),
                     lyapunov_linear{}.workspace_bytes(tokens, servers, fan_out));
   }
   /// See `lyapunov_linear::route`.
@@ -128,7 +149,15 @@ struct exact_drift {
   convex_choice_report solve(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
                              std::span<index_t> counts, workspace& ws) const {
     detail::check_slot(view, servers.servers(), choice, counts);
-    return detail::route_exactly(solver, view, ties, exact_drift_cost<Model>{&view, &servers}, choice, counts, ws);
+    exact_drift_cost<Model> const cost{&view, &servers};
+    if (!detail::remembers_steps(view.tokens(), view.servers())) {
+      return detail::route_exactly(solver, view, ties, detail::marginal_of<exact_drift_cost<Model>>{cost}, choice, counts, ws);
+    }
+    workspace::scope const scope(ws);
+    auto const steps = ws.take<double>(view.tokens() * view.servers());
+    std::fill(steps.begin(), steps.end(), std::numeric_limits<double>::quiet_NaN());
+    return detail::route_exactly(solver, view, ties,
+                                 detail::remembered_marginal<exact_drift_cost<Model>>{cost, steps, view.tokens()}, choice, counts, ws);
   }
 };
 static_assert(slot_router<exact_drift, cubic_energy, ties_by_id>);
