@@ -43,7 +43,7 @@ class dense_flow {
     return workspace_bytes<float>(index_t{tokens} * stride) + workspace_bytes<float>(slots) +
            workspace_bytes<int>(slots) * 3 + workspace_bytes<int>(stride) + workspace_bytes<integer>(index_t{nodes} * stride) +
            workspace_bytes<int>(tokens) + workspace_bytes<float>(stride) * 2 + workspace_bytes<std::int32_t>(stride + 16) +
-           workspace_bytes<index_t>(stride) + workspace_bytes<double>(stride) * 2;
+           workspace_bytes<index_t>(stride) * 2 + workspace_bytes<double>(stride) * 2;
   }
 
   dense_flow(price_search<Value>& search, Sinks const& arcs, int tokens, int fan_out, workspace& ws)
@@ -66,7 +66,8 @@ class dense_flow {
         ids_(ws.take<std::int32_t>(stride_ + 16).data()),
         held_(ws.take<index_t>(stride_).data()),
         exact_(ws.take<double>(stride_).data()),
-        room_(ws.take<double>(stride_).data()) {}
+        room_(ws.take<double>(stride_).data()),
+        room_held_(ws.take<index_t>(stride_).data()) {}
 
   /// Row i becomes `from`; false if fewer than fan_out pairs of it are allowed.
   template <class Score>
@@ -116,6 +117,14 @@ class dense_flow {
   }
 
  private:
+  /// What a tie is decided by; kept, since where all is equal it is asked for again and again.
+  double room(int expert) {
+    if (room_held_[expert] != held_[expert]) {
+      room_held_[expert] = held_[expert];
+      room_[expert] = static_cast<double>(arcs_.room(expert, held_[expert]));
+    }
+    return room_[expert];
+  }
   void link(int slot, int expert) {
     expert_[slot] = expert;
     previous_[slot] = -1;
@@ -137,7 +146,7 @@ class dense_flow {
       prices_[e] = static_cast<float>(search_.price()[e]);
       largest_price = std::max(largest_price, std::abs(prices_[e]));
       held_[e] = 0;
-      room_[e] = static_cast<double>(arcs_.room(e, 0));
+      room_held_[e] = -1;
       head_[e] = -1;
     }
     float top[64];
@@ -162,7 +171,9 @@ class dense_flow {
       }
       auto const value = [&](std::int32_t e) { return static_cast<double>(row[e]) - exact_[e]; };
       auto const tie = [&](std::int32_t a, std::int32_t b) {
-        return room_[a] != room_[b] ? room_[a] > room_[b] : a < b;
+        double const room_a = room(a);
+        double const room_b = room(b);
+        return room_a != room_b ? room_a > room_b : a < b;
       };
       if (count > fan_out_) { choose_first(ids_, count, fan_out_, value, tie); }
       for (int j = 0; j < fan_out_; ++j) {
@@ -171,7 +182,6 @@ class dense_flow {
         own_[slot] = row[e];
         row[e] = -infinite<float>;
         ++held_[e];
-        room_[e] = static_cast<double>(arcs_.room(e, held_[e]));
         link(slot, e);
       }
     }
@@ -286,6 +296,7 @@ class dense_flow {
   index_t* held_;
   double* exact_;
   double* room_;
+  index_t* room_held_;
 };
 
 }  // namespace detail
