@@ -9,19 +9,13 @@ set(FAIRLEAD_HEADERS_assign
     fairlead/assign/detail/auction_rules.hpp
     fairlead/assign/detail/balanced_flow_text.hpp
     fairlead/assign/detail/bidding.hpp
-    fairlead/assign/detail/candidate_flow.hpp
     fairlead/assign/detail/completion.hpp
-    fairlead/assign/detail/dense_flow.hpp
     fairlead/assign/detail/distributed_passes.hpp
     fairlead/assign/detail/distributed_run.hpp
     fairlead/assign/detail/least_loaded_plan.hpp
     fairlead/assign/detail/load_sort.hpp
-    fairlead/assign/detail/price_search.hpp
     fairlead/assign/detail/ratio.hpp
     fairlead/assign/detail/rerouting_cells.hpp
-    fairlead/assign/detail/score_rows.hpp
-    fairlead/assign/detail/sink_arcs.hpp
-    fairlead/assign/detail/vectors.hpp
     fairlead/assign/detail/working.hpp
     fairlead/assign/distributed_flow.hpp
     fairlead/assign/greedy.hpp
@@ -97,6 +91,7 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/copy_planner.hpp
     fairlead/concepts/cost_model.hpp
     fairlead/concepts/dispatcher.hpp
+    fairlead/concepts/energy_model.hpp
     fairlead/concepts/execution_backend.hpp
     fairlead/concepts/expert.hpp
     fairlead/concepts/gate.hpp
@@ -110,9 +105,12 @@ set(FAIRLEAD_HEADERS_concepts
     fairlead/concepts/replan_trigger.hpp
     fairlead/concepts/replica_split.hpp
     fairlead/concepts/router.hpp
+    fairlead/concepts/slot_admission.hpp
     fairlead/concepts/slot_assigner.hpp
     fairlead/concepts/slot_mapper.hpp
     fairlead/concepts/slot_objective.hpp
+    fairlead/concepts/slot_router.hpp
+    fairlead/concepts/speed_rule.hpp
     fairlead/concepts/token_scheduler.hpp)
 set(FAIRLEAD_HEADERS_core
     fairlead/core/assignment.hpp
@@ -140,6 +138,7 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/row_groups.hpp
     fairlead/core/saved_state.hpp
     fairlead/core/stage.hpp
+    fairlead/core/time_slot.hpp
     fairlead/core/token_schedule.hpp
     fairlead/core/topology.hpp
     fairlead/core/workspace.hpp)
@@ -176,6 +175,23 @@ set(FAIRLEAD_HEADERS_dispatch
     fairlead/dispatch/service_order.hpp
     fairlead/dispatch/token_groups.hpp
     fairlead/dispatch/wire_buffers.hpp)
+set(FAIRLEAD_HEADERS_edge
+    fairlead/edge/cubic_energy.hpp
+    fairlead/edge/detail/copy_queues.hpp
+    fairlead/edge/detail/select_servers.hpp
+    fairlead/edge/frozen_routers.hpp
+    fairlead/edge/lyapunov_controller.hpp
+    fairlead/edge/lyapunov_exact.hpp
+    fairlead/edge/lyapunov_linear.hpp
+    fairlead/edge/queue_bias.hpp
+    fairlead/edge/queue_state.hpp
+    fairlead/edge/sequential_routers.hpp
+    fairlead/edge/slot_cost.hpp
+    fairlead/edge/slot_orders.hpp
+    fairlead/edge/speed_rules.hpp
+    fairlead/edge/stability.hpp
+    fairlead/edge/ties.hpp
+    fairlead/edge/unmetered.hpp)
 set(FAIRLEAD_HEADERS_exec
     fairlead/exec/cuda_stream.cuh
     fairlead/exec/detail/gemm_tile.hpp
@@ -198,11 +214,22 @@ set(FAIRLEAD_HEADERS_expert
     fairlead/expert/gated_ffn.hpp)
 set(FAIRLEAD_HEADERS_flow
     fairlead/flow/breakpoint_step.hpp
+    fairlead/flow/convex_choice.hpp
+    fairlead/flow/detail/candidate_flow.hpp
+    fairlead/flow/detail/choice_proof.hpp
+    fairlead/flow/detail/convex_demand.hpp
+    fairlead/flow/detail/dense_flow.hpp
+    fairlead/flow/detail/price_search.hpp
     fairlead/flow/detail/row_cut.hpp
+    fairlead/flow/detail/score_rows.hpp
+    fairlead/flow/detail/sink_arcs.hpp
+    fairlead/flow/detail/transport_solve.hpp
+    fairlead/flow/detail/vectors.hpp
     fairlead/flow/dual_bound.hpp
     fairlead/flow/quantile_step.hpp
     fairlead/flow/sinkhorn.hpp
-    fairlead/flow/token_runs.hpp)
+    fairlead/flow/token_runs.hpp
+    fairlead/flow/transport.hpp)
 set(FAIRLEAD_HEADERS_laws
     fairlead/laws/apportionment.hpp
     fairlead/laws/assignment_solver.hpp
@@ -229,6 +256,7 @@ set(FAIRLEAD_HEADERS_laws
     fairlead/laws/router.hpp
     fairlead/laws/slot_assigner.hpp
     fairlead/laws/slot_mapper.hpp
+    fairlead/laws/slot_router.hpp
     fairlead/laws/source_router.hpp
     fairlead/laws/token_scheduler.hpp
     fairlead/laws/verdict.hpp)
@@ -237,6 +265,7 @@ set(FAIRLEAD_HEADERS_layer
     fairlead/layer/detail/stages.hpp
     fairlead/layer/moe_layer.hpp
     fairlead/layer/options.hpp
+    fairlead/layer/queue_biased_choice.hpp
     fairlead/layer/shuffled.hpp
     fairlead/layer/state.hpp
     fairlead/layer/step_report.hpp)
@@ -460,6 +489,7 @@ set(FAIRLEAD_HEADERS
     ${FAIRLEAD_HEADERS_core}
     ${FAIRLEAD_HEADERS_cuda}
     ${FAIRLEAD_HEADERS_dispatch}
+    ${FAIRLEAD_HEADERS_edge}
     ${FAIRLEAD_HEADERS_exec}
     ${FAIRLEAD_HEADERS_expert}
     ${FAIRLEAD_HEADERS_flow}

@@ -53,7 +53,7 @@ say "skipped tests"
 grep -E '\(Skipped\)' "$root/build/tests/ctest.log" | sort -u || echo none
 
 # The modules whose tests hold threads, views and arenas: everything but what only looks at the tree or at the compiler.
-core_modules="core;concepts;exec;comm;ranks;cluster;workload;metrics;flow;route;balance;assign;place;schedule;dispatch;expert;optim;layer"
+core_modules="core;concepts;exec;comm;ranks;cluster;workload;metrics;flow;route;balance;assign;place;schedule;dispatch;expert;optim;edge;layer"
 sanitize() {  # NAME FLAGS LABEL FLAGS_OF_QUICK_TESTS
   local folder=$root/build/$1
   configure "$folder" -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=$2" "-DFAIRLEAD_TEST_MODULES=$core_modules" \

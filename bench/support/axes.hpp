@@ -115,6 +115,26 @@ inline constexpr std::array<assignment_case, 9> assignment_cases{{{512, 8},
                                                                   {8192, 64, 8},
                                                                   {8192, 256, 8, false},
                                                                   {65536, 256, 1, false}}};
+/// Sizes of a choice of servers.
+struct choice_case {
+  index_t servers;      ///< servers
+  index_t tokens;       ///< tokens of a slot
+  index_t fan_out = 3;  ///< servers a token
+  bool quick = true;    ///< whether short runs hold it
+  /// "J10_N390_K3"
+  [[nodiscard]] std::string name() const { return text_of("J", servers, "_N", tokens, "_K", fan_out); }
+};
+/// An edge network's slot and a data center's batch first; then growth in tokens, then in servers.
+inline constexpr std::array<choice_case, 10> choice_cases{{{10, 390},
+                                                           {256, 16384, 3, false},
+                                                           {10, 1560},
+                                                           {10, 6240},
+                                                           {10, 24960, 3, false},
+                                                           {64, 1024},
+                                                           {64, 4096},
+                                                           {64, 16384, 3, false},
+                                                           {16, 4096},
+                                                           {256, 4096, 3, false}}};
 /// Balanced assignments of the solvers that are not measured against peers, and of the distributed solver.
 inline constexpr std::array<assignment_case, 3> assignment_solver_cases{
     {{1024, 16}, {4096, 64}, {16384, 128, 1, false}}};

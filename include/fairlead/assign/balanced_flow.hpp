@@ -41,7 +41,7 @@ struct balanced_flow {
   ///          the last resort needs, about the size of the scores, if that is more. A usual solve touches a small part of
   ///          it: memory fresh from the system then costs address space only
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) const {
-    return detail::flow_solve<float, serial>::bytes(tokens, experts, fan_out);
+    return detail::transport_solve<float, serial, detail::capacity_demand<float>>::bytes(tokens, experts, fan_out);
   }
   /// @brief Assign.
   /// @param on host backend
@@ -60,7 +60,7 @@ struct balanced_flow {
     FAIRLEAD_EXPECTS(centre_sweeps >= 0 && dense_scores >= 0 && sample_scores >= 0, "limits must not be negative",
                      centre_sweeps, dense_scores, sample_scores);
     detail::flow_tuning const limits = tuning();
-    return detail::flow_solve<Score, Backend>(limits, on, problem, result, ws).run();
+    return detail::solve_balanced(limits, on, problem, result, ws);
   }
 
  private:

@@ -26,7 +26,7 @@ struct pruned_flow {
   /// @param fan_out experts a token
   /// @returns scratch bytes of `solve`, the same as for `balanced_flow`
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t experts, index_t fan_out) const {
-    return detail::flow_solve<float, serial>::bytes(tokens, experts, fan_out);
+    return detail::transport_solve<float, serial, detail::capacity_demand<float>>::bytes(tokens, experts, fan_out);
   }
   /// @brief Assign.
   /// @param on host backend
@@ -42,7 +42,7 @@ struct pruned_flow {
     detail::check_flow_size(problem.tokens(), problem.experts(), problem.fan_out);
     FAIRLEAD_EXPECTS(kept >= 1 && kept <= 255, "kept must be 1 ... 255", kept);
     detail::flow_tuning const limits{.dense_scores = 0, .kept = kept};
-    return detail::flow_solve<Score, Backend>(limits, on, problem, result, ws).run();
+    return detail::solve_balanced(limits, on, problem, result, ws);
   }
 };
 

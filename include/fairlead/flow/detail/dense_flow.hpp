@@ -6,8 +6,8 @@
 /// The losses out of an expert are recomputed from the rows of its tokens whenever one of them leaves: with the rows in
 /// cache and whole vectors at a time that is cheaper than any list of candidates. In fp32 it makes prices for larger
 /// problems, in fp64 it is the solver of small ones.
-#include <fairlead/assign/detail/score_rows.hpp>
-#include <fairlead/assign/detail/sink_arcs.hpp>
+#include <fairlead/flow/detail/score_rows.hpp>
+#include <fairlead/flow/detail/sink_arcs.hpp>
 
 #include <span>
 
@@ -32,7 +32,7 @@ inline void choose_first(std::int32_t* ids, int count, int wanted, ValueOf const
   }
 }
 
-template <class Value>
+template <class Value, class Sinks = sink_arcs>
 class dense_flow {
  public:
   using integer = lane_integer<Value>;
@@ -43,10 +43,10 @@ class dense_flow {
     return workspace_bytes<float>(index_t{tokens} * stride) + workspace_bytes<float>(slots) +
            workspace_bytes<int>(slots) * 3 + workspace_bytes<int>(stride) + workspace_bytes<integer>(index_t{nodes} * stride) +
            workspace_bytes<int>(tokens) + workspace_bytes<float>(stride) * 2 + workspace_bytes<std::int32_t>(stride + 16) +
-           workspace_bytes<index_t>(stride) + workspace_bytes<double>(stride);
+           workspace_bytes<index_t>(stride) * 2 + workspace_bytes<double>(stride) * 2;
   }
 
-  dense_flow(price_search<Value>& search, sink_arcs const& arcs, int tokens, int fan_out, workspace& ws)
+  dense_flow(price_search<Value>& search, Sinks const& arcs, int tokens, int fan_out, workspace& ws)
       : search_(search),
         arcs_(arcs),
         tokens_(tokens),
@@ -65,7 +65,9 @@ class dense_flow {
         prices_(ws.take<float>(stride_).data()),
         ids_(ws.take<std::int32_t>(stride_ + 16).data()),
         held_(ws.take<index_t>(stride_).data()),
-        exact_(ws.take<double>(stride_).data()) {}
+        exact_(ws.take<double>(stride_).data()),
+        room_(ws.take<double>(stride_).data()),
+        room_held_(ws.take<index_t>(stride_).data()) {}
 
   /// Row i becomes `from`; false if fewer than fan_out pairs of it are allowed.
   template <class Score>
@@ -98,21 +100,31 @@ class dense_flow {
     row[v] = -infinite<float>;
     unlink(slot, u);
     link(slot, v);
-    rebuild(u);
+    left(u, slot);
     merge(v, slot);
     for (int j = 0; j < fan_out_ && fan_out_ > 1; ++j) {
       int const other = token * fan_out_ + j;
       if (other == slot) { continue; }
+      // It may go to u again, and no longer to v.
       int const w = expert_[other];
-      if (who_[index_t{w} * stride_ + v] == other) {
-        rebuild(w);
-      } else {
-        merge(w, other);
+      if (who_[index_t{w} * stride_ + v] == other) { renew(w, v); }
+      Value const change = static_cast<Value>(own_[other]) - static_cast<Value>(row[u]);
+      if (change < search_.loss(w)[u]) {
+        search_.loss(w)[u] = change;
+        who_[index_t{w} * stride_ + u] = other;
       }
     }
   }
 
  private:
+  /// What a tie is decided by; kept, since where all is equal it is asked for again and again.
+  double room(int expert) {
+    if (room_held_[expert] != held_[expert]) {
+      room_held_[expert] = held_[expert];
+      room_[expert] = static_cast<double>(arcs_.room(expert, held_[expert]));
+    }
+    return room_[expert];
+  }
   void link(int slot, int expert) {
     expert_[slot] = expert;
     previous_[slot] = -1;
@@ -134,6 +146,7 @@ class dense_flow {
       prices_[e] = static_cast<float>(search_.price()[e]);
       largest_price = std::max(largest_price, std::abs(prices_[e]));
       held_[e] = 0;
+      room_held_[e] = -1;
       head_[e] = -1;
     }
     float top[64];
@@ -158,8 +171,8 @@ class dense_flow {
       }
       auto const value = [&](std::int32_t e) { return static_cast<double>(row[e]) - exact_[e]; };
       auto const tie = [&](std::int32_t a, std::int32_t b) {
-        index_t const room_a = arcs_.upper[a] - held_[a];
-        index_t const room_b = arcs_.upper[b] - held_[b];
+        double const room_a = room(a);
+        double const room_b = room(b);
         return room_a != room_b ? room_a > room_b : a < b;
       };
       if (count > fan_out_) { choose_first(ids_, count, fan_out_, value, tie); }
@@ -174,13 +187,47 @@ class dense_flow {
     }
   }
 
+  /// A slot has left u: find other tokens for the moves that it stood for.
+  void left(int u, int slot) {
+    integer const* const who = who_ + index_t{u} * stride_;
+    int stale = 0;
+    for (int e = 0; e < experts_; ++e) { stale += who[e] == slot ? 1 : 0; }
+    int missed = 0;
+    for (int e = 0; e < experts_ && stale > 0; ++e) {
+      if (who[e] != slot) { continue; }
+      // A column reads one score from every row: all of them are cheaper together, but where ties end the search at once.
+      if (missed >= 2 && stale > 16) { return rebuild(u); }
+      missed += e != u && !renew(u, e) ? 1 : 0;
+      --stale;
+    }
+    finish_row(u);
+  }
+  /// Recompute the loss of one move from the tokens of u; whether one of them is as good as what was best before.
+  bool renew(int u, int e) {
+    Value& loss = search_.loss(u)[e];
+    Value const bound = loss;
+    Value least = infinite<Value>;
+    int least_slot = -1;
+    for (int slot = head_[u]; slot >= 0; slot = next_[slot]) {
+      int const token = fan_out_ == 1 ? slot : slot / fan_out_;
+      Value const change = static_cast<Value>(own_[slot]) - static_cast<Value>(rows_[index_t{token} * stride_ + e]);
+      if (change < least) {
+        least = change;
+        least_slot = slot;
+        if (change <= bound) { break; }
+      }
+    }
+    loss = least;
+    who_[index_t{u} * stride_ + e] = least_slot;
+    return least <= bound;
+  }
   /// Recompute the losses out of u from its tokens.
   void rebuild(int u) {
     int count = 0;
     for (int slot = head_[u]; slot >= 0; slot = next_[slot]) { members_[count++] = slot; }
     Value* const loss = search_.loss(u);
     integer* const who = who_ + index_t{u} * stride_;
-#if FAIRLEAD_DETAIL_ASSIGN_VECTORS
+#if FAIRLEAD_DETAIL_FLOW_VECTORS
     using kind = vector_of<Value>;
     using vector = typename kind::type;
     using mask = typename kind::mask;
@@ -230,7 +277,7 @@ class dense_flow {
   }
 
   price_search<Value>& search_;
-  sink_arcs const& arcs_;
+  Sinks const& arcs_;
   int tokens_;
   int fan_out_;
   int experts_;
@@ -248,6 +295,8 @@ class dense_flow {
   std::int32_t* ids_;
   index_t* held_;
   double* exact_;
+  double* room_;
+  index_t* room_held_;
 };
 
 }  // namespace detail

@@ -16,9 +16,9 @@
 #endif
 
 #if defined(__GNUC__) && !defined(__CUDACC__)
-#  define FAIRLEAD_DETAIL_ASSIGN_VECTORS 1
+#  define FAIRLEAD_DETAIL_FLOW_VECTORS 1
 #else
-#  define FAIRLEAD_DETAIL_ASSIGN_VECTORS 0
+#  define FAIRLEAD_DETAIL_FLOW_VECTORS 0
 #endif
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -55,7 +55,7 @@ using lane_integer = typename flow_lanes<Value>::integer;
 template <class Value>
 inline constexpr Value infinite = std::numeric_limits<Value>::infinity();
 
-#if FAIRLEAD_DETAIL_ASSIGN_VECTORS
+#if FAIRLEAD_DETAIL_FLOW_VECTORS
 typedef float float_vector __attribute__((vector_size(flow_vector_bytes)));
 typedef double double_vector __attribute__((vector_size(flow_vector_bytes)));
 typedef std::int32_t int_vector __attribute__((vector_size(flow_vector_bytes)));

@@ -7,7 +7,7 @@
 /// v at best; `loss(u, v) - price(u) + price(v)` is never negative. A search grows shortest-path trees from every node
 /// with too many copies, raises the prices of what it has settled, and moves copies along all tree paths that are still
 /// shortest. Who moves is the mover's business: an engine keeps the losses.
-#include <fairlead/assign/detail/vectors.hpp>
+#include <fairlead/flow/detail/vectors.hpp>
 #include <fairlead/core/ids.hpp>
 #include <fairlead/core/workspace.hpp>
 
@@ -167,7 +167,7 @@ class price_search {
   /// Reach further from u, and find the nearest node that is not settled (lowest id on ties).
   Value relax(int u, Value level, Value distance) {
     Value const* const row = loss(u);
-#if FAIRLEAD_DETAIL_ASSIGN_VECTORS
+#if FAIRLEAD_DETAIL_FLOW_VECTORS
     using kind = vector_of<Value>;
     using vector = typename kind::type;
     using mask = typename kind::mask;

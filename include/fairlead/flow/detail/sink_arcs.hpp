@@ -2,13 +2,14 @@
 #pragma once
 /// @file
 /// @brief Lower and upper capacities as flow between experts and one more node, the sink.
-#include <fairlead/assign/detail/price_search.hpp>
+#include <fairlead/flow/detail/price_search.hpp>
 
 #include <algorithm>
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
+/// Of a set of sinks an engine wants start, room, refresh, touches, capacity, move, and the node.
 /// Expert e sends y(e) copies to the sink, lower <= y <= upper. Where lower = upper everywhere there is no sink: a node
 /// then lacks or exceeds its capacity directly.
 struct sink_arcs {
@@ -39,6 +40,8 @@ struct sink_arcs {
     }
     excess[sink] = total - copies;
   }
+  /// What an expert that holds `held` copies has left: decides ties, more first.
+  [[nodiscard]] index_t room(int expert, index_t held) const { return upper[expert] - held; }
   /// The sink's arcs of one expert, after its row was rewritten or its flow changed.
   template <class Value>
   void refresh(price_search<Value>& search, int expert) const {

@@ -4,7 +4,7 @@
 /// @brief Read a row of scores, subtract prices, find what is near the best (host).
 ///
 /// NaN and -inf become -inf (forbidden), +inf the largest finite number.
-#include <fairlead/assign/detail/vectors.hpp>
+#include <fairlead/flow/detail/vectors.hpp>
 #include <fairlead/core/assignment.hpp>
 #include <fairlead/core/ids.hpp>
 
@@ -14,12 +14,12 @@
 
 #if defined(__AVX512F__) && !defined(__CUDACC__)
 #  include <immintrin.h>
-#  define FAIRLEAD_DETAIL_ASSIGN_MASKS 512
+#  define FAIRLEAD_DETAIL_FLOW_MASKS 512
 #elif defined(__AVX2__) && !defined(__CUDACC__)
 #  include <immintrin.h>
-#  define FAIRLEAD_DETAIL_ASSIGN_MASKS 256
+#  define FAIRLEAD_DETAIL_FLOW_MASKS 256
 #else
-#  define FAIRLEAD_DETAIL_ASSIGN_MASKS 0
+#  define FAIRLEAD_DETAIL_FLOW_MASKS 0
 #endif
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -27,7 +27,7 @@ namespace detail {
 
 inline constexpr float greatest_float = std::numeric_limits<float>::max();
 
-#if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+#if FAIRLEAD_DETAIL_FLOW_MASKS == 512
 // With a mask of ones: g++ 12 warns about the forms without one (GCC bug 105593).
 inline constexpr __mmask16 every_lane = 0xFFFF;
 #endif
@@ -43,7 +43,7 @@ template <class Score>
 inline int read_row(Score const* from, int experts, int stride, float* to) noexcept {
   int allowed = 0;
   int e = 0;
-#if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+#if FAIRLEAD_DETAIL_FLOW_MASKS == 512
   if constexpr (std::is_same_v<Score, float>) {
     __m512 const low = _mm512_set1_ps(-infinite<float>);
     __m512 const high = _mm512_set1_ps(greatest_float);
@@ -63,9 +63,9 @@ inline int read_row(Score const* from, int experts, int stride, float* to) noexc
   return allowed;
 }
 
-#if FAIRLEAD_DETAIL_ASSIGN_VECTORS
+#if FAIRLEAD_DETAIL_FLOW_VECTORS
 [[gnu::always_inline]] inline float largest_lane(float_vector const& v) noexcept {
-#  if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+#  if FAIRLEAD_DETAIL_FLOW_MASKS == 512
   return fold(v, pick_greater{});
 #  else
   float best = v[0];
@@ -78,7 +78,7 @@ inline int read_row(Score const* from, int experts, int stride, float* to) noexc
 /// worth[e] = clean score - price, -inf in the padding (its prices do not matter); returns the largest.
 template <class Score>
 inline float price_row(Score const* from, int experts, int stride, float const* prices, float* worth) noexcept {
-#if FAIRLEAD_DETAIL_ASSIGN_VECTORS
+#if FAIRLEAD_DETAIL_FLOW_VECTORS
   if constexpr (std::is_same_v<Score, float>) {
     constexpr int lanes = vector_of<float>::lanes;
     float_vector const zero = {};
@@ -88,7 +88,7 @@ inline float price_row(Score const* from, int experts, int stride, float const* 
     int e = 0;
     for (; e + lanes <= experts; e += lanes) {
       float_vector x = load_lanes<float_vector>(from + e);
-#  if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+#  if FAIRLEAD_DETAIL_FLOW_MASKS == 512
       // Both return their second operand for NaN: it stays, then becomes -inf.
       __m512 const finite = _mm512_maskz_min_ps(every_lane, reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(x));
       __m512 const rest = _mm512_sub_ps(finite, _mm512_loadu_ps(prices + e));
@@ -122,7 +122,7 @@ inline float price_row(Score const* from, int experts, int stride, float const* 
 /// Writes the ids, ascending, of what is at least `threshold`; returns how many. `ids` has room for `stride` + 16.
 inline int collect_at_least(float const* worth, int stride, float threshold, std::int32_t* ids) noexcept {
   int count = 0;
-#if FAIRLEAD_DETAIL_ASSIGN_MASKS == 512
+#if FAIRLEAD_DETAIL_FLOW_MASKS == 512
   __m512 const limit = _mm512_set1_ps(threshold);
   __m512i const step = _mm512_set1_epi32(16);
   __m512i lane_ids = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -134,7 +134,7 @@ inline int collect_at_least(float const* worth, int stride, float threshold, std
     }
     lane_ids = _mm512_add_epi32(lane_ids, step);
   }
-#elif FAIRLEAD_DETAIL_ASSIGN_MASKS == 256
+#elif FAIRLEAD_DETAIL_FLOW_MASKS == 256
   __m256 const limit = _mm256_set1_ps(threshold);
   for (int e = 0; e < stride; e += 8) {
     unsigned hit = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(worth + e), limit, _CMP_GE_OQ)));
@@ -177,4 +177,4 @@ inline void largest_values(float const* worth, int experts, int count, float* to
 }  // namespace detail
 FAIRLEAD_NAMESPACE_END
 
-#undef FAIRLEAD_DETAIL_ASSIGN_MASKS
+#undef FAIRLEAD_DETAIL_FLOW_MASKS

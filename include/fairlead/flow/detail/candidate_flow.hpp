@@ -7,7 +7,7 @@
 /// alternative and are done. The copies that can move from expert u to v are a list for each pair (u, v) whose head
 /// holds the least loss. If no price moved against another by more than the window, what was left out cannot matter:
 /// that is the certificate.
-#include <fairlead/assign/detail/dense_flow.hpp>
+#include <fairlead/flow/detail/dense_flow.hpp>
 #include <fairlead/concepts/execution_backend.hpp>
 #include <fairlead/core/assignment.hpp>
 
@@ -238,6 +238,7 @@ struct candidate_pass {
 /// The moves from u to v that the start allows lie side by side, in a segment of the pair (u, v); a segment is sorted when
 /// its first move is used up, and from then on a head steps over moves that are closed. Moves that only a moved copy
 /// opens are a short list beside it.
+template <class Sinks = sink_arcs>
 class candidate_flow {
  public:
   using search_type = price_search<double>;
@@ -254,7 +255,7 @@ class candidate_flow {
     return index_t{candidate_table::blocks(tokens)} * candidate_table::block_tokens * candidate_table::moves_per_token(experts, fan_out);
   }
 
-  candidate_flow(search_type& search, sink_arcs const& arcs, candidate_table const& table, workspace& ws)
+  candidate_flow(search_type& search, Sinks const& arcs, candidate_table const& table, workspace& ws)
       : search_(search), arcs_(arcs), table_(table), stride_(search.stride()), pairs_(index_t{search.nodes()} * stride_) {
     items_ = ws.take<item>(most_moves(table.tokens, table.experts, table.fan_out)).data();
     extras_ = ws.take<extra>(most_moves(table.tokens, table.experts, table.fan_out)).data();
@@ -377,7 +378,7 @@ class candidate_flow {
       for (int a = base; a < base + table_.open_count[b]; ++a) { f(a, table_.open[a]); }
     }
   }
-  [[nodiscard]] index_t room(int expert) const { return arcs_.upper[expert] - held_[expert]; }
+  [[nodiscard]] auto room(int expert) const { return arcs_.room(expert, held_[expert]); }
   [[nodiscard]] double loss_of(open_token const& open, int from, int to) const {
     float const* const score = table_.entry_score + open.first;
     return static_cast<double>(score[from]) - static_cast<double>(score[to]);
@@ -509,7 +510,7 @@ class candidate_flow {
   }
 
   search_type& search_;
-  sink_arcs const& arcs_;
+  Sinks const& arcs_;
   candidate_table const& table_;
   int stride_;
   index_t pairs_;
