@@ -191,7 +191,8 @@ set(FAIRLEAD_HEADERS_edge
     fairlead/edge/speed_rules.hpp
     fairlead/edge/stability.hpp
     fairlead/edge/ties.hpp
-    fairlead/edge/unmetered.hpp)
+    fairlead/edge/unmetered.hpp
+    fairlead/edge/utility_bound.hpp)
 set(FAIRLEAD_HEADERS_exec
     fairlead/exec/cuda_stream.cuh
     fairlead/exec/detail/gemm_tile.hpp
@@ -475,7 +476,9 @@ set(FAIRLEAD_HEADERS_workload
     fairlead/workload/assignment_scores.hpp
     fairlead/workload/detail/trace.hpp
     fairlead/workload/drifting_load.hpp
+    fairlead/workload/gate_scores.hpp
     fairlead/workload/micro_batches.hpp
+    fairlead/workload/poisson_arrivals.hpp
     fairlead/workload/skewed_logits.hpp
     fairlead/workload/token_rows.hpp
     fairlead/workload/trace.hpp

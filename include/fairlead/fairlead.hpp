@@ -136,6 +136,7 @@
 #include <fairlead/edge/stability.hpp>
 #include <fairlead/edge/ties.hpp>
 #include <fairlead/edge/unmetered.hpp>
+#include <fairlead/edge/utility_bound.hpp>
 #include <fairlead/exec/gemm_reference.hpp>
 #include <fairlead/exec/serial.hpp>
 #include <fairlead/expert/activation.hpp>
@@ -276,7 +277,9 @@
 #include <fairlead/workload/adversarial_scores.hpp>
 #include <fairlead/workload/assignment_scores.hpp>
 #include <fairlead/workload/drifting_load.hpp>
+#include <fairlead/workload/gate_scores.hpp>
 #include <fairlead/workload/micro_batches.hpp>
+#include <fairlead/workload/poisson_arrivals.hpp>
 #include <fairlead/workload/skewed_logits.hpp>
 #include <fairlead/workload/token_rows.hpp>
 #include <fairlead/workload/trace.hpp>
