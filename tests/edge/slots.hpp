@@ -2,12 +2,12 @@
 #pragma once
 // Servers, arrivals and scores of the tests.
 #include <fairlead/core/matrix.hpp>
-#include <fairlead/core/philox.hpp>
 #include <fairlead/core/time_slot.hpp>
 #include <fairlead/edge/cubic_energy.hpp>
+#include <fairlead/workload/gate_scores.hpp>
+#include <fairlead/workload/poisson_arrivals.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -26,29 +26,15 @@ inline std::vector<fl::server_limits> paper_limits(index_t servers = 10) {
   return all;
 }
 
-// Poisson by waiting times: a function of seed and slot alone, so that every strategy sees the same arrivals.
+// A function of seed and slot alone, so that every strategy sees the same arrivals.
 inline index_t poisson(double mean, std::uint64_t seed, std::uint64_t slot) {
-  double time = 0.0;
-  for (index_t n = 0;; ++n) {
-    time -= std::log(static_cast<double>(fl::philox::uniform(seed ^ 0xA331BA15U, slot, static_cast<std::uint64_t>(n))));
-    if (time > mean) { return n; }
-  }
+  return fl::workload::poisson_arrivals{.mean = mean, .seed = seed}.at(slot);
 }
 
 // Softmax of normal logits with a fixed bias an expert.
 inline fl::matrix<float> softmax_scores(index_t tokens, index_t servers, double skew, std::uint64_t seed, std::uint64_t slot) {
   fl::matrix<float> scores(tokens, servers);
-  std::uint64_t drawn = 0;
-  for (index_t t = 0; t < tokens; ++t) {
-    double sum = 0.0;
-    for (index_t j = 0; j < servers; ++j) {
-      double const bias = skew * fl::philox::normal(seed, ~std::uint64_t{0}, static_cast<std::uint64_t>(j));
-      double const value = std::exp(bias + fl::philox::normal(seed, slot, drawn++));
-      scores(t, j) = static_cast<float>(value);
-      sum += value;
-    }
-    for (index_t j = 0; j < servers; ++j) { scores(t, j) = static_cast<float>(scores(t, j) / sum); }
-  }
+  fl::workload::gate_scores{.servers = servers, .skew = skew, .seed = seed, .popularity_seed = seed}.fill(slot, scores.view());
   return scores;
 }
 
