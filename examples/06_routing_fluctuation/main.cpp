@@ -10,9 +10,9 @@
 #include "compositions.hpp"
 #include "experiment.hpp"
 #include "options.hpp"
-#include "progress.hpp"
 #include "results.hpp"
 #include "../common/interrupt.hpp"
+#include "../common/runs_bar.hpp"
 #include "../common/text.hpp"
 
 #include <algorithm>
@@ -47,7 +47,7 @@ void check_names(std::vector<std::string> const& wanted) {
 // All runs, `chosen.jobs` at a time. A run computes the same whatever runs beside it.
 std::vector<outcome> run_all(std::vector<job> const& jobs, options const& chosen, lm::corpus const& text) {
   std::vector<outcome> outcomes(jobs.size());
-  progress line(static_cast<index_t>(jobs.size()), chosen.steps, chosen.plain);
+  examples::runs_bar line(static_cast<index_t>(jobs.size()), chosen.steps, chosen.plain);
   std::atomic<std::size_t> next{0};
   std::mutex mutex;
   std::exception_ptr failure;
@@ -58,7 +58,7 @@ std::vector<outcome> run_all(std::vector<job> const& jobs, options const& chosen
         visit_composition(jobs[i].name, chosen, static_cast<index_t>(text.vocabulary.size()), jobs[i].seed, [&](auto const& layer) {
           outcomes[i] = run(jobs[i].name, jobs[i].seed, layer, text, chosen, [&line] { line.step(); });
         });
-        line.finish(outcomes[i]);
+        line.finish(line_of(outcomes[i]));
       } catch (...) {
         std::lock_guard const one(mutex);
         failure = std::current_exception();

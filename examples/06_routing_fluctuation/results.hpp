@@ -2,6 +2,8 @@
 #pragma once
 /// @file
 /// @brief What runs measured, the means over seeds with their confidence, and the files.
+#include "../common/estimate.hpp"
+
 #include <fairlead/core/ids.hpp>
 
 #include <algorithm>
@@ -60,26 +62,18 @@ struct outcome {
   }
 };
 
-/// @brief A mean over seeds, and half the width of its 95 % confidence interval by Student's t; 0 for one seed.
-struct estimate {
-  double mean = 0.0;  ///< mean
-  double half = 0.0;  ///< mean - half ... mean + half
+using examples::estimate;
 
-  /// @param values one a seed
-  /// @returns their estimate
-  static estimate of(std::vector<double> const& values) {
-    static constexpr std::array<double, 9> quantile{12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262};
-    estimate made;
-    auto const count = static_cast<double>(values.size());
-    for (double const v : values) { made.mean += v / count; }
-    if (values.size() < 2) { return made; }
-    double squares = 0.0;
-    for (double const v : values) { squares += (v - made.mean) * (v - made.mean); }
-    double const t = values.size() - 2 < quantile.size() ? quantile[values.size() - 2] : 1.96 + 2.5 / (count - 1.0);
-    made.half = t * std::sqrt(squares / (count - 1.0) / count);
-    return made;
-  }
-};
+/// @param run a run
+/// @returns a line about it; empty if it was interrupted
+inline std::string line_of(outcome const& run) {
+  if (run.interrupted) { return {}; }
+  std::array<char, 200> text{};
+  std::snprintf(text.data(), text.size(), "%-12s seed %llu  perplexity %.2f  changed after 20 %%: %.1f %%  train load %.2f  eval load %.2f  (%.0f s)",
+                run.name.c_str(), static_cast<unsigned long long>(run.seed), std::exp(run.validation_loss), 100.0 * run.after_20,
+                run.train_load, run.evaluation_load, run.seconds);
+  return text.data();
+}
 
 /// @brief Print and write the results of finished runs.
 class report {

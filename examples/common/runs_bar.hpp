@@ -1,27 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 /// @file
-/// @brief One line for all runs: how far, which are done, how long yet.
-#include "results.hpp"
+/// @brief One line for many runs of equal length: how far, how many are done, how long yet.
+#include <fairlead/core/ids.hpp>
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <mutex>
 #include <string>
 
-namespace routing_fluctuation {
+namespace examples {
 
 /// @brief Progress of several runs at the same time; any thread may call it.
-class progress {
+class runs_bar {
  public:
   /// @param runs number of runs
   /// @param steps steps of each
   /// @param plain lines even on a terminal
-  progress(index_t runs, index_t steps, bool plain)
+  runs_bar(fairlead::index_t runs, fairlead::index_t steps, bool plain)
       : runs_(runs), steps_(runs * steps), terminal_(!plain && isatty(STDOUT_FILENO) != 0) {}
 
   /// @brief A step of some run is done.
@@ -37,14 +36,12 @@ class progress {
     show(now, share);
   }
   /// @brief A run is done.
-  /// @param run what it measured
-  void finish(outcome const& run) {
+  /// @param line what to say about it; empty = nothing
+  void finish(std::string const& line) {
     std::lock_guard const one(mutex_);
     ++finished_;
-    if (run.interrupted) { return; }
-    std::printf("%s%-12s seed %llu  perplexity %.2f  changed after 20 %%: %.1f %%  train load %.2f  eval load %.2f  (%.0f s)%s\n",
-                terminal_ ? "\r" : "", run.name.c_str(), static_cast<unsigned long long>(run.seed), std::exp(run.validation_loss),
-                100.0 * run.after_20, run.train_load, run.evaluation_load, run.seconds, terminal_ ? "\033[K" : "");
+    if (line.empty()) { return; }
+    std::printf("%s%s%s\n", terminal_ ? "\r" : "", line.c_str(), terminal_ ? "\033[K" : "");
     std::fflush(stdout);
   }
   /// @brief End the line.
@@ -66,14 +63,14 @@ class progress {
   }
 
   std::mutex mutex_;
-  index_t runs_;
-  index_t steps_;
+  fairlead::index_t runs_;
+  fairlead::index_t steps_;
   bool terminal_;
-  index_t done_ = 0;
-  index_t finished_ = 0;
+  fairlead::index_t done_ = 0;
+  fairlead::index_t finished_ = 0;
   double shown_ = 0.0;
   double next_share_ = 0.05;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-}  // namespace routing_fluctuation
+}  // namespace examples
