@@ -4,11 +4,13 @@
 /// @brief The K servers with the largest keys, and the checks that all slot routers share.
 #include <fairlead/core/contract.hpp>
 #include <fairlead/edge/ties.hpp>
+#include <fairlead/flow/detail/vectors.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <span>
+#include <type_traits>
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
@@ -108,6 +110,73 @@ inline void add_counts(expert_id const* row, index_t fan_out, std::span<index_t>
   for (index_t k = 0; k < fan_out; ++k) { ++counts[static_cast<std::size_t>(row[k])]; }
 }
 
+#if FAIRLEAD_DETAIL_FLOW_VECTORS
+/// Tokens side by side in the lanes of a few vectors.
+inline constexpr int token_vectors = 4;
+inline constexpr index_t token_block = index_t{token_vectors} * vector_of<double>::lanes;
+
+/// As `select_by_id` for the rows of a block at once; a row is as wide as `fan_out`.
+template <int fan_out, class Key>
+void select_block_by_id(Key const& key, index_t first, index_t tokens, index_t servers, matrix_view<expert_id> choice) {
+  constexpr auto size = static_cast<std::size_t>(fan_out);
+  constexpr auto lanes = static_cast<std::size_t>(vector_of<double>::lanes);
+  double_vector const zero = {};
+  // Ids are doubles too, so that one comparison selects both.
+  double_vector best[token_vectors][size];
+  double_vector ids[token_vectors][size];
+  for (std::size_t v = 0; v < token_vectors; ++v) {
+    for (std::size_t s = 0; s < size; ++s) {
+      best[v][s] = zero - infinite<double>;
+      ids[v][s] = zero - 1.0;
+    }
+  }
+  double keys[token_block];
+  for (index_t j = 0; j < servers; ++j) {
+    // The last block repeats its last token: one loop for all.
+    for (index_t t = 0; t < token_block; ++t) { keys[t] = key(first + std::min(t, tokens - 1), j); }
+    double_vector const id = zero + static_cast<double>(j);
+    for (std::size_t v = 0; v < token_vectors; ++v) {
+      auto const own = load_lanes<double_vector>(keys + v * lanes);
+      for (std::size_t s = size; s-- > 1;) {
+        auto const here = own > best[v][s - 1];
+        auto const below = own > best[v][s];
+        double_vector const own_or_same = below ? own : best[v][s];
+        double_vector const id_or_same = below ? id : ids[v][s];
+        best[v][s] = here ? best[v][s - 1] : own_or_same;
+        ids[v][s] = here ? ids[v][s - 1] : id_or_same;
+      }
+      auto const top = own > best[v][0];
+      best[v][0] = top ? own : best[v][0];
+      ids[v][0] = top ? id : ids[v][0];
+    }
+  }
+  for (index_t t = 0; t < tokens; ++t) {
+    expert_id* const row = choice.row(first + t);
+    auto const v = static_cast<std::size_t>(t) / lanes;
+    auto const lane = static_cast<std::size_t>(t) % lanes;
+    for (std::size_t s = 0; s < size; ++s) { row[s] = static_cast<expert_id>(static_cast<std::int32_t>(ids[v][s][lane])); }
+  }
+}
+
+/// Whether it could: `fan_out` is one of those that have code of their own.
+template <class Key>
+bool select_blocks_by_id(slot_view const& view, Key const& key, matrix_view<expert_id> choice) {
+  auto const all = [&](auto width) {
+    for (index_t first = 0; first < view.tokens(); first += token_block) {
+      select_block_by_id<width()>(key, first, std::min(token_block, view.tokens() - first), view.servers(), choice);
+    }
+    return true;
+  };
+  switch (view.fan_out) {
+    case 1: return all(std::integral_constant<int, 1>{});
+    case 2: return all(std::integral_constant<int, 2>{});
+    case 3: return all(std::integral_constant<int, 3>{});
+    case 4: return all(std::integral_constant<int, 4>{});
+    default: return false;
+  }
+}
+#endif
+
 /// Route each token by keys that depend on the token: `key(token, server)`.
 template <tie_break Ties, class Key>
 void route_by_keys(slot_view const& view, Ties const& ties, Key const& key, matrix_view<expert_id> choice,
@@ -115,6 +184,14 @@ void route_by_keys(slot_view const& view, Ties const& ties, Key const& key, matr
   workspace::scope const scope(ws);
   auto const best = ws.take<double>(view.fan_out);
   std::fill(counts.begin(), counts.end(), index_t{0});
+#if FAIRLEAD_DETAIL_FLOW_VECTORS
+  if constexpr (breaks_ties_by_id<Ties>) {
+    if (select_blocks_by_id(view, key, choice)) {
+      for (index_t t = 0; t < view.tokens(); ++t) { add_counts(choice.row(t), view.fan_out, counts); }
+      return;
+    }
+  }
+#endif
   for (index_t t = 0; t < view.tokens(); ++t) {
     select_servers(view, t, ties, [&](index_t j) { return key(t, j); }, best, choice.row(t));
     add_counts(choice.row(t), view.fan_out, counts);
