@@ -135,6 +135,22 @@ inline constexpr std::array<choice_case, 10> choice_cases{{{10, 390},
                                                            {64, 16384, 3, false},
                                                            {16, 4096},
                                                            {256, 4096, 3, false}}};
+/// Slots of an edge network: the paper's, and a data center's batch.
+inline constexpr std::array<choice_case, 2> slot_cases{{{10, 390}, {256, 16384, 3, false}}};
+/// Slots that peers solve too: the paper's, and a larger one.
+inline constexpr std::array<choice_case, 2> slot_peer_cases{{{10, 390}, {32, 1024, 3, false}}};
+/// Load of the recorded slots over the largest that can be carried; spread of the gate's favours.
+inline constexpr double slot_load = 0.86;
+inline constexpr double slot_skew = 0.5;
+/// Slots that grow in tokens at 10 servers.
+inline constexpr std::array<choice_case, 6> slot_growth_tokens_10{
+    {{10, 100}, {10, 390}, {10, 1560}, {10, 6240}, {10, 25000, 3, false}, {10, 100000, 3, false}}};
+/// Slots that grow in tokens at 64 servers.
+inline constexpr std::array<choice_case, 4> slot_growth_tokens_64{
+    {{64, 1024}, {64, 4096}, {64, 16384, 3, false}, {64, 65536, 3, false}}};
+/// Slots that grow in servers at 4096 tokens.
+inline constexpr std::array<choice_case, 7> slot_growth_servers{
+    {{8, 4096}, {16, 4096}, {32, 4096}, {64, 4096}, {128, 4096}, {256, 4096, 3, false}, {512, 4096, 3, false}}};
 /// Balanced assignments of the solvers that are not measured against peers, and of the distributed solver.
 inline constexpr std::array<assignment_case, 3> assignment_solver_cases{
     {{1024, 16}, {4096, 64}, {16384, 128, 1, false}}};
