@@ -5,6 +5,8 @@
 #include <fairlead/edge/lyapunov_exact.hpp>
 #include <fairlead/edge/sequential_routers.hpp>
 #include <fairlead/edge/unmetered.hpp>
+#include <fairlead/edge/utility_bound.hpp>
+#include <fairlead/exec/serial.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -161,6 +163,23 @@ TEST_CASE("a slot allocates nothing", "[edge]") {
   no_allocation(paper_controller(100.0, fl::lyapunov_convex{}));
   no_allocation(paper_controller(100.0, fl::exact_drift{}, fl::exact_drift_speed{}));
   no_allocation(paper_controller(100.0, fl::shortest_delay{}, fl::closed_form_speed{}, fl::serve_next_slot{}));
+}
+
+TEST_CASE("the bound on the utility allocates nothing", "[edge]") {
+  fl::utility_bound const bound;
+  fl::cubic_energy const model(slots::paper_limits(servers));
+  fl::matrix<float> const scores = slots::softmax_scores(1300, servers, 1.0, 4, 0);
+  std::vector<double> prices(servers);
+  fl::arena<> memory(bound.workspace_bytes(1300, servers, fan_out));
+  fl::workspace ws = memory.view();
+  allocations = 0;
+  counting = true;
+  auto const few = bound.solve(fl::serial{}, scores.view(), 3, model, fan_out, {}, ws, prices);
+  auto const many = bound.solve(fl::serial{}, scores.view(), 2, model, fan_out, {}, ws, prices);
+  counting = false;
+  CHECK(allocations == 0);
+  CHECK(few.bound > few.copies);
+  CHECK(many.status == fl::status::infeasible);
 }
 
 TEST_CASE("a saved state goes on as if it had stayed", "[edge]") {
