@@ -53,6 +53,14 @@ inline int read_row(Score const* from, int experts, int stride, float* to) noexc
       _mm512_storeu_ps(to + e, x);
       allowed += __builtin_popcount(_mm512_cmp_ps_mask(x, low, _CMP_GT_OQ));
     }
+    if (e < experts) {
+      auto const rest = static_cast<__mmask16>((1U << static_cast<unsigned>(experts - e)) - 1U);
+      __m512 const some = _mm512_mask_loadu_ps(low, rest, from + e);
+      __m512 const x = _mm512_maskz_max_ps(every_lane, _mm512_maskz_min_ps(every_lane, high, some), low);
+      _mm512_storeu_ps(to + e, x);
+      allowed += __builtin_popcount(_mm512_cmp_ps_mask(x, low, _CMP_GT_OQ));
+      e += 16;
+    }
   }
 #endif
   for (; e < experts; ++e) {
@@ -101,6 +109,19 @@ inline float price_row(Score const* from, int experts, int stride, float const* 
       store_lanes(worth + e, x);
       best = x > best ? x : best;
     }
+#  if FAIRLEAD_DETAIL_FLOW_MASKS == 512
+    if (e < experts) {
+      auto const rest = static_cast<__mmask16>((1U << static_cast<unsigned>(experts - e)) - 1U);
+      __m512 const lowest = reinterpret_cast<__m512>(low);
+      __m512 const some = _mm512_mask_loadu_ps(lowest, rest, from + e);
+      __m512 const finite = _mm512_maskz_min_ps(every_lane, reinterpret_cast<__m512>(high), some);
+      __m512 const less = _mm512_mask_sub_ps(lowest, rest, finite, _mm512_maskz_loadu_ps(rest, prices + e));
+      auto const x = reinterpret_cast<float_vector>(_mm512_maskz_max_ps(every_lane, less, lowest));
+      store_lanes(worth + e, x);
+      best = x > best ? x : best;
+      e += lanes;
+    }
+#  endif
     float top = largest_lane(best);
     for (; e < experts; ++e) {
       worth[e] = clean_score(from[e]) - prices[e];
@@ -148,9 +169,44 @@ inline int collect_at_least(float const* worth, int stride, float threshold, std
   return count;
 }
 
+#if FAIRLEAD_DETAIL_FLOW_VECTORS && FAIRLEAD_DETAIL_FLOW_MASKS == 512
+/// `largest_values` for a few: the largest of each lane first, then the best of the lanes' best.
+template <int count>
+inline void largest_of_lanes(float const* worth, int stride, float* top) noexcept {
+  float_vector const low = float_vector{} - infinite<float>;
+  float_vector lane_top[count];
+  for (auto& one : lane_top) { one = low; }
+  for (int e = 0; e < stride; e += vector_of<float>::lanes) {
+    auto value = load_lanes<float_vector>(worth + e);
+    for (auto& one : lane_top) {
+      float_vector const greater = value > one ? value : one;
+      value = value > one ? one : value;
+      one = greater;
+    }
+  }
+  for (int i = 0; i < count; ++i) {
+    top[i] = fold(lane_top[0], pick_greater{});
+    auto const hits = static_cast<unsigned>(_mm512_cmp_ps_mask(reinterpret_cast<__m512>(lane_top[0]), _mm512_set1_ps(top[i]), _CMP_EQ_OQ));
+    auto const first = static_cast<__mmask16>(hits & (~hits + 1U));
+    for (int deep = 0; deep < count; ++deep) {
+      __m512 const next = deep + 1 < count ? reinterpret_cast<__m512>(lane_top[deep + 1]) : reinterpret_cast<__m512>(low);
+      lane_top[deep] = reinterpret_cast<float_vector>(_mm512_mask_mov_ps(reinterpret_cast<__m512>(lane_top[deep]), first, next));
+    }
+  }
+}
+#endif
+
 /// top[0] >= top[1] >= ...: the `count` largest of worth[0, experts), -inf where there are fewer. Equal values count
-/// separately.
+/// separately. `worth` is padded with -inf.
 inline void largest_values(float const* worth, int experts, int count, float* top) noexcept {
+#if FAIRLEAD_DETAIL_FLOW_VECTORS && FAIRLEAD_DETAIL_FLOW_MASKS == 512
+  switch (count) {
+    case 2: return largest_of_lanes<2>(worth, padded(experts), top);
+    case 3: return largest_of_lanes<3>(worth, padded(experts), top);
+    case 4: return largest_of_lanes<4>(worth, padded(experts), top);
+    default: break;
+  }
+#endif
   for (int i = 0; i < count; ++i) { top[i] = -infinite<float>; }
   float* const last = top + count - 1;
   for (int e = 0; e < experts; e += flow_padding) {

@@ -219,9 +219,10 @@ class transport_solve {
   /// Prices from samples that grow fourfold.
   void start_from_samples() {
     index_t const first = std::max<index_t>(Demand::all_pairs ? 16 : 32, 2 * index_t{experts_} / fan_out_);
-    index_t size = tokens_;
-    while (size / 4 >= first) { size /= 4; }
-    for (int level = 0; size < tokens_; size *= 4, ++level) {
+    int levels = 0;
+    while ((tokens_ >> 2 * (levels + 1)) >= first) { ++levels; }
+    for (int level = 0; level < levels; ++level) {
+      index_t const size = tokens_ >> 2 * (levels - level);
       std::copy_n(prices_, experts_, base_);
       // With a few tokens an expert, all pairs are quick wherever they lie; and the first prices need them.
       if constexpr (Demand::all_pairs) {
@@ -233,7 +234,6 @@ class transport_solve {
       }
       // Both prices are off by what a sample is off; the finer one by half as much as the coarser one.
       if (level > 0) { drift_ = root_mean_square_change(); }
-      if (size * 4 > tokens_) { break; }
     }
   }
   [[nodiscard]] double root_mean_square_change() const {
