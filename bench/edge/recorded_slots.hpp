@@ -32,12 +32,13 @@ using fl_bench::axes::choice_case;
 
 /// @brief A network of any size, similar to the one with the parameters reported for the paper (10 servers, 390 tokens).
 ///
-/// The cycles of a copy are such that the mean arrivals are `axes::slot_load` of what any routing can carry. V grows with the
+/// The cycles of a copy are such that the mean arrivals are a given share of what any routing can carry. V grows with the
 /// copies that a server gets, and the weight of energy with their square: slots of all sizes are the same problem but for
 /// their size.
 struct network {
-  /// @param sizes servers, mean arrivals, servers a token
-  explicit network(choice_case const& sizes_) : sizes(sizes_) {
+  /// @param sizes_ servers, mean arrivals, servers a token
+  /// @param load arrivals over the most that any routing carries
+  explicit network(choice_case const& sizes_, double load = fl_bench::axes::slot_load) : sizes(sizes_) {
     double const copies = static_cast<double>(sizes.tokens * sizes.fan_out) / static_cast<double>(sizes.servers);
     double const scale = copies / 117.0;
     weights = {.utility = 100.0 * scale, .gate = 1.0, .energy = scale * scale};
@@ -49,7 +50,7 @@ struct network {
     fl::arena<> memory(fl::workspace_bytes<double>(sizes.servers));
     fl::workspace ws = memory.view();
     double const carried = fl::stable_arrivals(model(1e7), sizes.fan_out, ws);
-    servers = model(1e7 * carried * fl_bench::axes::slot_load / arrivals.mean);
+    servers = model(1e7 * carried * load / arrivals.mean);
   }
   /// @param slot number
   /// @returns scores of its arrivals

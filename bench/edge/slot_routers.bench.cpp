@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What routing a slot costs in states that the router itself has led to; how that grows; and a controller's whole step.
 //
-// A controller with the router runs from empty queues at load 0.86, and some of its slots are kept (edge/recorded_slots.hpp).
+// A controller with the router runs from empty queues at load 0.86 (slot_overload: 1.15, where queues grow), and some of its slots are kept (edge/recorded_slots.hpp).
 // A row is the median over the kept slots of processor time; a slot's own time is the median of several passes over all
 // slots, so that no slot is repeated at once. The clock's own time is taken off. The exact routers' certificates must hold.
 #include "edge/recorded_slots.hpp"
@@ -59,8 +59,8 @@ double route_seconds(network const& of, recorded_slot const& slot, answer& to) {
 }
 
 template <class Router>
-void route(benchmark::State& state, choice_case sizes) {
-  network const of(sizes);
+void route(benchmark::State& state, choice_case sizes, double load) {
+  network const of(sizes, load);
   std::vector<recorded_slot> const slots = edge_bench::record<Router>(of, edge_bench::length_of(sizes));
   answer to(of, Router{}.workspace_bytes(of.most_arrivals(), sizes.servers, sizes.fan_out));
   std::size_t const passes = sizes.servers * sizes.tokens <= 1 << 17 ? 5 : 3;
@@ -104,8 +104,8 @@ void route(benchmark::State& state, choice_case sizes) {
 
 // A whole slot of the controller, from empty queues on; then the same run again with the router alone.
 template <class Router>
-void step(benchmark::State& state, choice_case sizes) {
-  network const of(sizes);
+void step(benchmark::State& state, choice_case sizes, double load) {
+  network const of(sizes, load);
   index_t const slots = edge_bench::length_of(sizes).slots;
   std::vector<fl::matrix<float>> scores;
   for (index_t slot = 0; slot < slots; ++slot) { scores.push_back(of.scores(slot)); }
@@ -137,9 +137,10 @@ void step(benchmark::State& state, choice_case sizes) {
   }
 }
 
-void add(std::string const& name, void (*run)(benchmark::State&, choice_case), choice_case sizes) {
+void add(std::string const& name, void (*run)(benchmark::State&, choice_case, double), choice_case sizes,
+         double load = fl_bench::axes::slot_load) {
   if (fl_bench::axes::quick() && !sizes.quick) { return; }
-  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { run(state, sizes); })
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { run(state, sizes, load); })
       ->UseManualTime()
       ->Iterations(1)
       ->Unit(benchmark::kMicrosecond);
@@ -150,6 +151,8 @@ void add_router(char const* name) {
   for (choice_case const sizes : fl_bench::axes::slot_cases) {
     add(fl_bench::text_of("edge/slot_routers/", name, "/", sizes.name()), &route<Router>, sizes);
   }
+  choice_case const small = fl_bench::axes::slot_cases.front();
+  add(fl_bench::text_of("edge/slot_overload/", name, "/", small.name()), &route<Router>, small, fl_bench::axes::slot_overload);
 }
 
 template <class Router>

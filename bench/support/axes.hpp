@@ -139,8 +139,10 @@ inline constexpr std::array<choice_case, 10> choice_cases{{{10, 390},
 inline constexpr std::array<choice_case, 2> slot_cases{{{10, 390}, {256, 16384, 3, false}}};
 /// Slots that peers solve too: the paper's, and a larger one.
 inline constexpr std::array<choice_case, 2> slot_peer_cases{{{10, 390}, {32, 1024, 3, false}}};
-/// Load of the recorded slots over the largest that can be carried; spread of the gate's favours.
+/// Arrivals of the recorded slots over the most that can be carried: as reported for the paper, and more than that.
 inline constexpr double slot_load = 0.86;
+inline constexpr double slot_overload = 1.15;
+/// Spread of the gate's favours.
 inline constexpr double slot_skew = 0.5;
 /// Slots that grow in tokens at 10 servers.
 inline constexpr std::array<choice_case, 6> slot_growth_tokens_10{
