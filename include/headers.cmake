@@ -180,6 +180,7 @@ set(FAIRLEAD_HEADERS_edge
     fairlead/edge/detail/copy_queues.hpp
     fairlead/edge/detail/select_servers.hpp
     fairlead/edge/frozen_routers.hpp
+    fairlead/edge/keyed_router.hpp
     fairlead/edge/lyapunov_controller.hpp
     fairlead/edge/lyapunov_exact.hpp
     fairlead/edge/lyapunov_linear.hpp

@@ -124,6 +124,7 @@
 #include <fairlead/dispatch/wire_buffers.hpp>
 #include <fairlead/edge/cubic_energy.hpp>
 #include <fairlead/edge/frozen_routers.hpp>
+#include <fairlead/edge/keyed_router.hpp>
 #include <fairlead/edge/lyapunov_controller.hpp>
 #include <fairlead/edge/lyapunov_exact.hpp>
 #include <fairlead/edge/lyapunov_linear.hpp>

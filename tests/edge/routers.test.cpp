@@ -115,6 +115,17 @@ struct counts_wrong {
     counts[0] = view.tokens();
   }
 };
+// A user's own rule, with a field: the gate, and what the server saves against the others' caps.
+struct gate_and_caps : fl::keyed_router<gate_and_caps, fl::token_keys> {
+  double weight = 0.0;
+  template <fl::energy_model Model>
+  auto keys(fl::slot_view const& view, Model const& servers, std::span<double> numbers) const {
+    for (std::size_t j = 0; j < numbers.size(); ++j) { numbers[j] = weight * servers.cap(static_cast<index_t>(j)); }
+    return [&view, numbers](index_t token, index_t server) {
+      return static_cast<double>(view.scores(token, server)) + numbers[static_cast<std::size_t>(server)];
+    };
+  }
+};
 struct repeats_a_server : counts_wrong {
   template <fl::energy_model Model, fl::tie_break Ties>
   void route(fl::slot_view const& view, Model const&, Ties const&, fl::matrix_view<fl::expert_id> choice,
@@ -156,6 +167,22 @@ TEST_CASE("every slot router keeps the laws, with every tie policy and energy mo
     CHECK(fl::laws::check_slot_router(router, rates, fl::ties_by_id{}, {.tokens = 7, .seed = 4}));
     CHECK(fl::laws::check_slot_router(router, square_energy{}, fl::ties_by_id{}, {.tokens = 6, .seed = 5}));
   });
+}
+
+TEST_CASE("a rule that only says its keys is a slot router, fields included", "[edge]") {
+  small_slot slot(9, 5, 2, 7);
+  gate_and_caps rule;
+  rule.weight = 100.0;
+  CHECK(fl::laws::check_slot_router(rule, slot.servers_model, fl::ties_seeded{}));
+  CHECK(fl::laws::check_slot_router(gate_and_caps{}, square_energy{}, fl::ties_by_id{}));
+  outcome const gate = routed(fl::score_first{}, slot.view, slot.servers_model);
+  CHECK(routed(gate_and_caps{}, slot.view, slot.servers_model).choice == gate.choice);
+  // Caps that far outweigh the gate send everything to the two largest.
+  std::vector<index_t> by_cap(5);
+  std::iota(by_cap.begin(), by_cap.end(), index_t{0});
+  std::sort(by_cap.begin(), by_cap.end(), [&](index_t a, index_t b) { return slot.servers_model.cap(a) > slot.servers_model.cap(b); });
+  outcome const caps = routed(rule, slot.view, slot.servers_model);
+  for (index_t t = 0; t < 9; ++t) { CHECK(caps.row(t) == std::set<index_t>{by_cap[0], by_cap[1]}); }
 }
 
 TEST_CASE("the laws notice routers that break them", "[edge]") {

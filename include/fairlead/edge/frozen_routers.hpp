@@ -4,10 +4,11 @@
 /// @brief Slot routers for comparison that look at the slot's beginning: gate alone, chance, queues, energy, back-pressure.
 #include <fairlead/core/philox.hpp>
 #include <fairlead/edge/cubic_energy.hpp>
-#include <fairlead/edge/detail/select_servers.hpp>
+#include <fairlead/edge/keyed_router.hpp>
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -15,19 +16,12 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// @brief The K largest gate scores, whatever waits. Overloads the servers that the gate likes.
 /// @complexity O(tokens x servers x fan_out), no allocation
 /// @source{2512.06784, baseline B as summaries report it}
-struct score_first {
-  /// @param fan_out servers a token
-  /// @returns scratch bytes of `route`
-  [[nodiscard]] constexpr std::size_t workspace_bytes(index_t, index_t, index_t fan_out) const noexcept {
-    return fairlead::workspace_bytes<double>(fan_out);
-  }
-  /// See `lyapunov_linear::route`.
-  template <energy_model Model, tie_break Ties>
-  void route(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
-             std::span<index_t> counts, workspace& ws) const {
-    detail::check_slot(view, servers.servers(), choice, counts);
-    detail::route_by_keys(view, ties, [&](index_t t, index_t j) { return static_cast<double>(view.scores(t, j)); }, choice,
-                          counts, ws);
+struct score_first : keyed_router<score_first, token_keys> {
+  /// @param view scores
+  /// @returns the score of a token for a server
+  template <energy_model Model>
+  [[nodiscard]] auto keys(slot_view const& view, Model const&, std::span<double>) const {
+    return [&view](index_t token, index_t server) { return static_cast<double>(view.scores(token, server)); };
   }
 };
 static_assert(slot_router<score_first, cubic_energy, ties_by_id>);
@@ -68,19 +62,12 @@ static_assert(slot_router<random_servers, cubic_energy, ties_by_id>);
 /// @brief The K shortest token queues at the slot's beginning: all tokens of a slot choose the same, but for ties.
 /// @complexity O(servers x fan_out + tokens x fan_out) with ties by id, else O(tokens x servers x fan_out); no allocation
 /// @source{2512.06784, baseline C as summaries report it}
-struct queue_first {
-  /// @param fan_out servers a token
-  /// @returns scratch bytes of `route`
-  [[nodiscard]] constexpr std::size_t workspace_bytes(index_t, index_t, index_t fan_out) const noexcept {
-    return fairlead::workspace_bytes<double>(fan_out);
-  }
-  /// See `lyapunov_linear::route`.
-  template <energy_model Model, tie_break Ties>
-  void route(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
-             std::span<index_t> counts, workspace& ws) const {
-    detail::check_slot(view, servers.servers(), choice, counts);
-    detail::route_by_server_keys(view, ties, [&](index_t j) { return -view.backlog[static_cast<std::size_t>(j)]; }, choice,
-                                 counts, ws);
+struct queue_first : keyed_router<queue_first, server_keys> {
+  /// @param view backlogs
+  /// @returns -Q of a server
+  template <energy_model Model>
+  [[nodiscard]] auto keys(slot_view const& view, Model const&, std::span<double>) const {
+    return [&view](index_t server) { return -view.backlog[static_cast<std::size_t>(server)]; };
   }
 };
 static_assert(slot_router<queue_first, cubic_energy, ties_by_id>);
@@ -88,19 +75,12 @@ static_assert(slot_router<queue_first, cubic_energy, ties_by_id>);
 /// @brief The K shortest virtual energy queues at the slot's beginning.
 /// @complexity as `queue_first`
 /// @source{2512.06784, baseline D as summaries report it}
-struct energy_first {
-  /// @param fan_out servers a token
-  /// @returns scratch bytes of `route`
-  [[nodiscard]] constexpr std::size_t workspace_bytes(index_t, index_t, index_t fan_out) const noexcept {
-    return fairlead::workspace_bytes<double>(fan_out);
-  }
-  /// See `lyapunov_linear::route`.
-  template <energy_model Model, tie_break Ties>
-  void route(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
-             std::span<index_t> counts, workspace& ws) const {
-    detail::check_slot(view, servers.servers(), choice, counts);
-    detail::route_by_server_keys(view, ties, [&](index_t j) { return -view.energy_debt[static_cast<std::size_t>(j)]; }, choice,
-                                 counts, ws);
+struct energy_first : keyed_router<energy_first, server_keys> {
+  /// @param view virtual energy queues
+  /// @returns -Z of a server
+  template <energy_model Model>
+  [[nodiscard]] auto keys(slot_view const& view, Model const&, std::span<double>) const {
+    return [&view](index_t server) { return -view.energy_debt[static_cast<std::size_t>(server)]; };
   }
 };
 static_assert(slot_router<energy_first, cubic_energy, ties_by_id>);
@@ -110,25 +90,18 @@ static_assert(slot_router<energy_first, cubic_energy, ties_by_id>);
 /// Max-weight for the two-hop network router -> server. Neither the paper nor its summaries have it: this library's choice.
 /// @complexity as `queue_first`
 /// @source{tassiulas1992, maximum weight policy}
-struct max_weight {
-  /// @param servers number of servers
-  /// @param fan_out servers a token
-  /// @returns scratch bytes of `route`
-  [[nodiscard]] constexpr std::size_t workspace_bytes(index_t, index_t servers, index_t fan_out) const noexcept {
-    return fairlead::workspace_bytes<double>(servers) + fairlead::workspace_bytes<double>(fan_out);
-  }
-  /// See `lyapunov_linear::route`.
-  template <energy_model Model, tie_break Ties>
-  void route(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
-             std::span<index_t> counts, workspace& ws) const {
-    detail::check_slot(view, servers.servers(), choice, counts);
-    workspace::scope const scope(ws);
-    auto const keys = ws.take<double>(view.servers());
+struct max_weight : keyed_router<max_weight, server_keys> {
+  /// @param view backlogs
+  /// @param servers what they sustain
+  /// @param weights where the keys go
+  /// @returns the weight of a server
+  template <energy_model Model>
+  [[nodiscard]] auto keys(slot_view const& view, Model const& servers, std::span<double> weights) const {
     auto const at_router = static_cast<double>(view.tokens() * view.fan_out);
-    for (index_t j = 0; j < view.servers(); ++j) {
-      keys[static_cast<std::size_t>(j)] = (at_router - view.backlog[static_cast<std::size_t>(j)]) * servers.sustained(j);
+    for (std::size_t j = 0; j < weights.size(); ++j) {
+      weights[j] = (at_router - view.backlog[j]) * servers.sustained(static_cast<index_t>(j));
     }
-    detail::route_by_server_keys(view, ties, [&](index_t j) { return keys[static_cast<std::size_t>(j)]; }, choice, counts, ws);
+    return [weights](index_t server) { return weights[static_cast<std::size_t>(server)]; };
   }
 };
 static_assert(slot_router<max_weight, cubic_energy, ties_by_id>);
