@@ -98,11 +98,11 @@ std::string report(sim::options const& given, std::vector<sim::setting> const& s
       if (partial) { runs = runs_of(all.jobs, shown, false); }
       if (!runs.empty()) {
         std::string const name = sim::title(given, settings[shown], runs.size()) + (partial ? " (interrupted)" : "");
-        auto const table = sim::table(given, settings[shown], runs, runs.size() > 1);
-        auto lines = table.lines();
+        bool const several = runs.size() > 1;
+        auto lines = sim::table(given, settings[shown], runs, several ? sim::detail::main : sim::detail::means).lines();
         lines.insert(lines.begin(), {"", name});
         screen.keep(lines);
-        markdown += name + "\n\n" + table.markdown() + '\n';
+        markdown += name + "\n\n" + sim::table(given, settings[shown], runs, several ? sim::detail::all : sim::detail::means).markdown() + '\n';
       }
       ++shown;
       continue;
@@ -119,7 +119,7 @@ std::string report(sim::options const& given, std::vector<sim::setting> const& s
         if (!one.result.strategies.empty()) { passed += static_cast<double>(one.result.strategies.front().slots) / static_cast<double>(given.slots); }
       }
       auto const runs = runs_of(all.jobs, shown, false);
-      auto lines = runs.empty() ? std::vector<std::string>{} : sim::table(given, settings[shown], runs, false).lines();
+      auto lines = runs.empty() ? std::vector<std::string>{} : sim::table(given, settings[shown], runs, sim::detail::means).lines();
       double const share = passed / static_cast<double>(all.jobs.size());
       char line[160];
       std::snprintf(line, sizeof line, "%5.1f %%, %zu of %zu runs, %.0f s, about %.0f s left; Ctrl-C ends with what there is", 100.0 * share, finished,

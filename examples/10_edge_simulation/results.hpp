@@ -60,13 +60,18 @@ inline std::string title(options const& given, setting const& of, std::size_t se
          std::to_string(given.slots) + " slots" + (of.load < stable ? "" : "; beyond the " + text(stable, 1) + " tokens a slot that anything carries: no bound");
 }
 
+/// @brief How much a table says: means; also intervals of the main columns and differences to `convex`; all intervals.
+enum class detail { means, main, all };
+
 /// @brief The table of a setting.
 /// @param given the command line
 /// @param of the setting
 /// @param runs its runs, complete or not
-/// @param interval whether to show confidence intervals and differences to `convex`
+/// @param much how much it says
 /// @returns it
-inline examples::text_table table(options const& given, setting const& of, std::vector<job const*> const& runs, bool interval) {
+inline examples::text_table table(options const& given, setting const& of, std::vector<job const*> const& runs, detail much) {
+  bool const interval = much != detail::means;
+  bool const all = much == detail::all;
   examples::text_table made;
   made.rows.push_back({"strategy"});
   auto& head = made.rows.front();
@@ -87,24 +92,24 @@ inline examples::text_table table(options const& given, setting const& of, std::
       }
       return examples::estimate::of(values);
     };
-    auto const cell = [&](int digits, auto metric) {
-      return text(over_seeds([&](tally const& done, job const&) { return metric(done); }), digits, interval);
+    auto const cell = [&](int digits, bool with_interval, auto metric) {
+      return text(over_seeds([&](tally const& done, job const&) { return metric(done); }), digits, with_interval);
     };
     auto const difference = [&](int digits, auto metric) {
       return text(over_seeds([&](tally const& done, job const& run) { return metric(done) - metric(run.result.strategies[reference]); }), digits, true, true);
     };
     std::vector<std::string> row{entries[i].strategy};
     if (of.sweep) { row.push_back(text(entries[i].v, entries[i].v == std::floor(entries[i].v) ? 0 : 2)); }
-    row.push_back(cell(2, [&](tally const& t) { return t.served_percent(given.fan_out); }));
-    row.push_back(cell(2, [](tally const& t) { return t.completed_percent(); }));
-    row.push_back(cell(0, [](tally const& t) { return t.backlog; }));
-    row.push_back(cell(0, [](tally const& t) { return t.debt; }));
-    row.push_back(cell(2, [](tally const& t) { return t.overshoot; }));
-    row.push_back(cell(3, [](tally const& t) { return t.relative_mass(); }));
-    row.push_back(cell(1, [](tally const& t) { return t.mean_utility(); }));
-    row.push_back(cell(2, [](tally const& t) { return t.bound_percent(); }));
-    row.push_back(cell(2, [](tally const& t) { return t.mean_delay(); }));
-    row.push_back(text(over_seeds([](tally const& t, job const&) { return t.microseconds(); }), 0, false));
+    row.push_back(cell(2, all, [&](tally const& t) { return t.served_percent(given.fan_out); }));
+    row.push_back(cell(2, interval, [](tally const& t) { return t.completed_percent(); }));
+    row.push_back(cell(0, interval, [](tally const& t) { return t.backlog; }));
+    row.push_back(cell(0, all, [](tally const& t) { return t.debt; }));
+    row.push_back(cell(2, interval, [](tally const& t) { return t.overshoot; }));
+    row.push_back(cell(3, interval, [](tally const& t) { return t.relative_mass(); }));
+    row.push_back(cell(1, interval, [](tally const& t) { return t.mean_utility(); }));
+    row.push_back(cell(2, interval, [](tally const& t) { return t.bound_percent(); }));
+    row.push_back(cell(2, all, [](tally const& t) { return t.mean_delay(); }));
+    row.push_back(cell(0, false, [](tally const& t) { return t.microseconds(); }));
     if (paired && i == reference) { row.insert(row.end(), {"-", "-"}); }
     if (paired && i != reference) {
       row.push_back(difference(2, [](tally const& t) { return t.completed_percent(); }));
