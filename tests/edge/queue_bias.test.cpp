@@ -131,24 +131,16 @@ TEST_CASE("rates are gathered, smoothed, and served for the time between batches
 }
 
 TEST_CASE("bad fields and measurements say what to do", "[edge]") {
-  auto const message = [](auto f) -> std::string {
-    try {
-      f();
-    } catch (fl::contract_violation const& violation) {
-      return violation.what();
-    }
-    return "";
-  };
-  CHECK(message([] { (void)fl::queue_bias{.ranks = -1}.make_state(4); }).find("ranks") != std::string::npos);
-  CHECK(message([] { (void)fl::queue_bias{.utility = 0.0}.make_state(4); }).find("V must be positive") != std::string::npos);
-  CHECK(message([] { (void)fl::queue_bias{.smoothing = 0.0}.make_state(4); }).find("smoothing") != std::string::npos);
+  CHECK(slots::violation([] { (void)fl::queue_bias{.ranks = -1}.make_state(4); }).find("ranks") != std::string::npos);
+  CHECK(slots::violation([] { (void)fl::queue_bias{.utility = 0.0}.make_state(4); }).find("V must be positive") != std::string::npos);
+  CHECK(slots::violation([] { (void)fl::queue_bias{.smoothing = 0.0}.make_state(4); }).find("smoothing") != std::string::npos);
   fl::queue_bias const controller{.ranks = 2};
   auto state = controller.make_state(4);
-  CHECK(message([&] { controller.measure(2, 1.0, 1.0, state); }).find("no such server") != std::string::npos);
-  CHECK(message([&] { controller.measure(0, 1.0, 0.0, state); }).find("positive time") != std::string::npos);
-  CHECK(message([&] { controller.measure(0, -1.0, 1.0, state); }).find("not negative") != std::string::npos);
+  CHECK(slots::violation([&] { controller.measure(2, 1.0, 1.0, state); }).find("no such server") != std::string::npos);
+  CHECK(slots::violation([&] { controller.measure(0, 1.0, 0.0, state); }).find("positive time") != std::string::npos);
+  CHECK(slots::violation([&] { controller.measure(0, -1.0, 1.0, state); }).find("not negative") != std::string::npos);
   fl::alone comm;
-  CHECK(message([&] { controller.gather_rates(fl::serial{}, comm, 1.0, 1.0, state); }).find("one rank a server") != std::string::npos);
+  CHECK(slots::violation([&] { controller.gather_rates(fl::serial{}, comm, 1.0, 1.0, state); }).find("one rank a server") != std::string::npos);
 }
 
 TEST_CASE("a layer with queue-biased choice sends fewer copies to a rank that lags", "[edge]") {

@@ -473,39 +473,31 @@ TEST_CASE("back-pressure weighs the difference of the queues with the rate", "[e
 }
 
 TEST_CASE("bad parameters say what to do", "[edge]") {
-  auto const message = [](auto f) -> std::string {
-    try {
-      f();
-    } catch (fl::contract_violation const& violation) {
-      return violation.what();
-    }
-    return "";
-  };
   auto const with = [](auto change) {
     std::vector<fl::server_limits> limits = slots::paper_limits(3);
     change(limits[1]);
     return [limits] { (void)fl::cubic_energy(limits); };
   };
-  CHECK(message(with([](auto& s) { s.energy_budget_j = 0.0; })).find("positive energy budget") != std::string::npos);
-  CHECK(message(with([](auto& s) { s.energy_cap_j = -1.0; })).find("positive energy cap") != std::string::npos);
-  CHECK(message(with([](auto& s) { s.max_frequency_hz = 0.0; })).find("frequency") != std::string::npos);
-  CHECK(message(with([](auto& s) { s.cycles_per_copy = -3.0; })).find("cycles") != std::string::npos);
-  CHECK(message(with([](auto& s) { s.capacitance = 0.0; })).find("unmetered") != std::string::npos);
-  CHECK(message(with([](auto& s) { s.energy_budget_j = std::numeric_limits<double>::quiet_NaN(); })).find("budget") != std::string::npos);
-  CHECK(message([] { (void)fl::cubic_energy(slots::paper_limits(3), 0.0); }).find("positive time") != std::string::npos);
-  CHECK(message([] { (void)fl::unmetered(std::vector<double>{1.0, -2.0}); }).find("rate of a server") != std::string::npos);
+  CHECK(slots::violation(with([](auto& s) { s.energy_budget_j = 0.0; })).find("positive energy budget") != std::string::npos);
+  CHECK(slots::violation(with([](auto& s) { s.energy_cap_j = -1.0; })).find("positive energy cap") != std::string::npos);
+  CHECK(slots::violation(with([](auto& s) { s.max_frequency_hz = 0.0; })).find("frequency") != std::string::npos);
+  CHECK(slots::violation(with([](auto& s) { s.cycles_per_copy = -3.0; })).find("cycles") != std::string::npos);
+  CHECK(slots::violation(with([](auto& s) { s.capacitance = 0.0; })).find("unmetered") != std::string::npos);
+  CHECK(slots::violation(with([](auto& s) { s.energy_budget_j = std::numeric_limits<double>::quiet_NaN(); })).find("budget") != std::string::npos);
+  CHECK(slots::violation([] { (void)fl::cubic_energy(slots::paper_limits(3), 0.0); }).find("positive time") != std::string::npos);
+  CHECK(slots::violation([] { (void)fl::unmetered(std::vector<double>{1.0, -2.0}); }).find("rate of a server") != std::string::npos);
   fl::unmetered rates(std::vector<double>{1.0, 2.0});
-  CHECK(message([&] { rates.set_rate(0, 0.0); }).find("rate of a server") != std::string::npos);
-  CHECK(message([&] { rates.set_rate(2, 1.0); }).find("no such server") != std::string::npos);
+  CHECK(slots::violation([&] { rates.set_rate(0, 0.0); }).find("rate of a server") != std::string::npos);
+  CHECK(slots::violation([&] { rates.set_rate(2, 1.0); }).find("no such server") != std::string::npos);
 
   small_slot slot(3, 3, 1, 1);
   slot.view.fan_out = 4;
-  CHECK(message([&] { (void)routed(fl::lyapunov_linear{}, slot.view, slot.servers_model); }).find("distinct servers") != std::string::npos);
-  CHECK(message([&] { (void)routed(fl::exact_drift{}, slot.view, slot.servers_model); }).find("distinct servers") != std::string::npos);
+  CHECK(slots::violation([&] { (void)routed(fl::lyapunov_linear{}, slot.view, slot.servers_model); }).find("distinct servers") != std::string::npos);
+  CHECK(slots::violation([&] { (void)routed(fl::exact_drift{}, slot.view, slot.servers_model); }).find("distinct servers") != std::string::npos);
   slot.view.fan_out = 1;
   slot.view.weights.utility = -1.0;
-  CHECK(message([&] { (void)routed(fl::lyapunov_convex{}, slot.view, slot.servers_model); }).find("negative") != std::string::npos);
+  CHECK(slots::violation([&] { (void)routed(fl::lyapunov_convex{}, slot.view, slot.servers_model); }).find("negative") != std::string::npos);
   slot.view.weights.utility = 1.0;
   slot.scores(1, 1) = std::numeric_limits<float>::quiet_NaN();
-  CHECK(message([&] { (void)routed(fl::queue_first{}, slot.view, slot.servers_model); }).find("finite") != std::string::npos);
+  CHECK(slots::violation([&] { (void)routed(fl::queue_first{}, slot.view, slot.servers_model); }).find("finite") != std::string::npos);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 // Servers, arrivals and scores of the tests.
+#include <fairlead/core/contract.hpp>
 #include <fairlead/core/matrix.hpp>
 #include <fairlead/core/time_slot.hpp>
 #include <fairlead/edge/cubic_energy.hpp>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace slots {
@@ -63,6 +65,17 @@ void each_choice(index_t tokens, index_t servers, index_t fan_out, Function f) {
     while (place < chosen.size() && ++chosen[place] == sets.size()) { chosen[place++] = 0; }
     if (place == chosen.size()) { return; }
   }
+}
+
+// What the violation says that f ends with; empty if none.
+template <class Function>
+std::string violation(Function f) {
+  try {
+    f();
+  } catch (fl::contract_violation const& broken) {
+    return broken.what();
+  }
+  return {};
 }
 
 }  // namespace slots
