@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -261,6 +262,26 @@ TEST_CASE("a server that takes several slots for a copy carries the fraction ove
   CHECK(state.energy_debt[0] == 0.0);
 }
 
+TEST_CASE("ten slots of a tenth are a copy, though tenths do not add up to one in binary", "[edge]") {
+  for (index_t const parts : {3, 7, 10, 49, 1000}) {
+    fl::lyapunov_controller const controller{.servers = fl::unmetered(std::vector<double>{1.0 / static_cast<double>(parts)}), .fan_out = 1};
+    auto state = controller.make_state({.max_arrivals = 4, .max_waiting = 4});
+    fl::arena<> memory(controller.workspace_bytes(4));
+    std::vector<float> const scores(4, 1.0F);
+    std::vector<index_t> when;
+    for (index_t slot = 1; slot <= 4 * parts; ++slot) {
+      fl::workspace ws = memory.view();
+      fl::slot_report const report = controller.step({scores.data(), slot == 1 ? 4 : 0, 1}, state, ws);
+      for (std::size_t i = 0; i < report.completed.size(); ++i) { when.push_back(slot); }
+      CHECK(state.progress[0] >= 0.0);
+      CHECK(state.progress[0] < 1.0);
+      CHECK(state.backlog[0] == static_cast<double>(state.waiting[0]) - state.progress[0]);
+    }
+    CHECK(when == std::vector<index_t>{parts, 2 * parts, 3 * parts, 4 * parts});
+    CHECK(state.total_backlog() == 0.0);
+  }
+}
+
 TEST_CASE("no service without copies: empty queues cost no energy, however large V is", "[edge]") {
   auto const controller = paper_controller(1e9, fl::lyapunov_linear{});
   auto state = controller.make_state({.max_arrivals = 1, .max_waiting = 1});
@@ -352,6 +373,9 @@ TEST_CASE("a controller with bad fields says what to do", "[edge]") {
   CHECK(message([](auto& c) { c.fan_out = 0; }).find("distinct servers") != std::string::npos);
   CHECK(message([](auto& c) { c.weights.utility = -1.0; }).find("must not be negative") != std::string::npos);
   CHECK(message([](auto& c) { c.weights.energy = -1.0; }).find("must not be negative") != std::string::npos);
+  // An infinite weight made keys that are no numbers, and no server.
+  CHECK(message([](auto& c) { c.weights.utility = std::numeric_limits<double>::infinity(); }).find("must be finite") != std::string::npos);
+  CHECK(message([](auto& c) { c.weights.gate = 1e308; }).find("must be finite") != std::string::npos);
   CHECK(message([](auto&) {}).empty());
   auto const controller = paper_controller(100.0, fl::lyapunov_linear{});
   CHECK_THROWS_AS(controller.make_state({.max_arrivals = -1, .max_waiting = 10}), fl::contract_violation);

@@ -13,6 +13,7 @@
 #include <fairlead/edge/ties.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -139,6 +140,10 @@ struct lyapunov_controller {
                      servers.servers());
     FAIRLEAD_EXPECTS(weights.utility >= 0.0 && weights.gate >= 0.0 && weights.energy >= 0.0,
                      "the weights V, mu and w must not be negative", weights.utility, weights.gate, weights.energy);
+    FAIRLEAD_EXPECTS(std::isfinite(weights.utility * weights.gate) && std::isfinite(weights.utility) &&
+                         std::isfinite(weights.gate) && std::isfinite(weights.energy),
+                     "the weights V, mu, w and V mu must be finite: for the limit of the gate's own choice take score_first",
+                     weights.utility, weights.gate, weights.energy);
   }
   [[nodiscard]] index_t admit(index_t arrivals, queue_state const& state) const {
     index_t copies = 0;

@@ -4,6 +4,7 @@
 /// @brief First in, first out: copies enter the queues of a `queue_state` and leave them when they are served.
 #include <fairlead/edge/queue_state.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -49,17 +50,20 @@ inline index_t dequeue_copies(queue_state& state, std::size_t server, index_t co
   return completed;
 }
 
+/// What is left of a copy when it counts as served: sums of parts end that far beside whole numbers, ten tenths for one.
+inline constexpr double nothing_left = 1e-12;
+
 /// Serve `service` of `available` copies of a queue; the copies in it are the available ones.
 inline index_t serve_queue(queue_state& state, std::size_t server, double service, double available, index_t completed) {
   index_t whole = state.waiting[server];
   double part = 0.0;
   if (service < available) {
     double const reached = state.progress[server] + service;
-    double const done = std::floor(reached);
+    double const done = std::floor(reached + nothing_left);
     // Rounding may reach the end of the queue where exact numbers stay below it.
     if (done < static_cast<double>(whole)) {
       whole = static_cast<index_t>(done);
-      part = reached - done;
+      part = std::max(reached - done, 0.0);
     }
   }
   completed = dequeue_copies(state, server, whole, completed);
