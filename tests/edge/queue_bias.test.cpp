@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -128,6 +129,45 @@ TEST_CASE("rates are gathered, smoothed, and served for the time between batches
     CHECK(state.backlog == std::vector<double>{40.0, 20.0});
     CHECK(state.rank_of == std::vector<std::int32_t>{0, 0, 1, 1});
   }
+}
+
+TEST_CASE("ranks without experts change nothing", "[edge]") {
+  // Ranks 0 and 3 of 6 have no expert, and nobody measures them.
+  fl::queue_bias const few{.ranks = 4};
+  fl::queue_bias const many{.ranks = 6};
+  auto few_state = few.make_state(4);
+  auto many_state = many.make_state(4);
+  CHECK(many_state.rank_of == std::vector<std::int32_t>{1, 2, 4, 5});
+  for (index_t e = 0; e < 4; ++e) {
+    few.measure(e, static_cast<double>(e + 1), 1.0, few_state);
+    many.measure(many_state.rank_of[static_cast<std::size_t>(e)], static_cast<double>(e + 1), 1.0, many_state);
+  }
+  fl::alone comm;
+  std::vector<float> few_bias(4), many_bias(4);
+  for (std::uint64_t batch = 0; batch < 50; ++batch) {
+    std::vector<index_t> counts(4, 0);
+    for (std::uint64_t e = 0; e < 4; ++e) { counts[e] = static_cast<index_t>(fl::philox::below(fl::philox::draw(5, batch, e)[0], 9)); }
+    few.end_global_batch(fl::serial{}, comm, counts, few_state, few_bias);
+    many.end_global_batch(fl::serial{}, comm, counts, many_state, many_bias);
+    CHECK(many_bias == few_bias);
+    CHECK(*std::max_element(many_bias.begin(), many_bias.end()) == 0.0F);
+  }
+  CHECK(many_state.backlog[0] == 0.0);
+  CHECK(many_state.arrivals[3] == 0.0);
+}
+
+TEST_CASE("a rank that served nothing in no time has nothing to say", "[edge]") {
+  fl::queue_bias const controller{.ranks = 2};
+  auto state = controller.make_state(4);
+  controller.measure(0, 0.0, 0.0, state);
+  CHECK(state.copies_per_ms[0] == 0.0);
+  controller.measure(0, 6.0, 2.0, state);
+  controller.measure(0, 0.0, 0.0, state);
+  CHECK(state.copies_per_ms[0] == 3.0);
+  CHECK_THROWS_AS(controller.measure(0, 0.0, -1.0, state), fl::contract_violation);
+  CHECK_THROWS_AS(controller.measure(0, 1e308, 1e-308, state), fl::contract_violation);
+  CHECK_THROWS_AS(controller.measure(0, 1.0, std::numeric_limits<double>::infinity(), state), fl::contract_violation);
+  CHECK(state.copies_per_ms[0] == 3.0);
 }
 
 TEST_CASE("bad fields and measurements say what to do", "[edge]") {

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -22,7 +23,7 @@ FAIRLEAD_NAMESPACE_BEGIN
 /// A rank that serves slowly keeps a backlog, and tokens go elsewhere until it has caught up. Rates come from measurements:
 /// call `measure` or `gather_rates`; until every rank has one, ranks count as equally fast. Works as the controller of
 /// any biased router: `with_controller<sigmoid_bias_top_k, queue_bias>`, named `queue_biased_choice` in
-/// `layer/queue_biased_choice.hpp`. Experts have one replica each.
+/// `layer/queue_biased_choice.hpp`. Experts have one replica each; ranks without experts do not count.
 /// @source{2512.06784, routing per slot (reconstructed); ranks as servers and the normalised V are this library's extension}
 struct queue_bias {
   index_t ranks = 0;        ///< servers; 0 = every expert is one
@@ -70,15 +71,16 @@ struct queue_bias {
 
   /// @brief Take a measurement of one server. Every rank must take the same ones.
   /// @param server the server
-  /// @param copies copies that it served, >= 0; none says nothing
-  /// @param milliseconds time that this took, > 0. @unit{ms}
+  /// @param copies copies that it served, >= 0; none says nothing, in whatever time
+  /// @param milliseconds time that this took, > 0, or 0 for no copies. @unit{ms}
   /// @param[in,out] state its rate
-  /// @throws contract_violation (level 1) if there is no such server, or on a time that is not positive
+  /// @throws contract_violation (level 1) if there is no such server, on a time that is not positive, or a rate beyond all
+  /// numbers
   void measure(index_t server, double copies, double milliseconds, state_type& state) const {
     check();
     FAIRLEAD_EXPECTS(server >= 0 && server < static_cast<index_t>(state.backlog.size()), "no such server", server,
                      state.backlog.size());
-    FAIRLEAD_EXPECTS(copies >= 0.0 && milliseconds > 0.0 && std::isfinite(copies) && std::isfinite(milliseconds),
+    FAIRLEAD_EXPECTS(copies == 0.0 ? milliseconds >= 0.0 : copies / milliseconds > 0.0 && milliseconds > 0.0 && std::isfinite(copies / milliseconds),
                      "a measurement is a number of copies, not negative, in a positive time", copies, milliseconds);
     if (copies == 0.0) { return; }
     double& rate = state.copies_per_ms[static_cast<std::size_t>(server)];
@@ -89,7 +91,7 @@ struct queue_bias {
   /// @param on execution backend
   /// @param comm communicator of as many ranks as servers
   /// @param copies copies that this rank served
-  /// @param milliseconds time that this took, > 0. @unit{ms}
+  /// @param milliseconds time that this took, > 0, or 0 for no copies. @unit{ms}
   /// @param[in,out] state rates, equal on every rank afterwards
   /// @throws contract_violation (level 1) if ranks and servers differ in number, or on a bad measurement
   /// @collective all ranks
@@ -120,29 +122,41 @@ struct queue_bias {
     FAIRLEAD_EXPECTS(counts.size() == bias.size() && counts.size() == state.rank_of.size(), "one count and one bias an expert",
                      counts.size(), bias.size(), state.rank_of.size());
     std::size_t const servers = state.backlog.size();
-    std::fill(state.arrivals.begin(), state.arrivals.end(), 0.0);
+    // A rank without experts serves nobody: neither its empty queue nor its rate is compared with others.
+    constexpr double idle = -1.0;
+    std::fill(state.arrivals.begin(), state.arrivals.end(), idle);
     double total = 0.0;
     for (std::size_t e = 0; e < counts.size(); ++e) {
       FAIRLEAD_EXPECTS_2(state.rank_of[e] >= 0 && static_cast<std::size_t>(state.rank_of[e]) < servers,
                          "every expert needs a server", e, state.rank_of[e]);
-      state.arrivals[static_cast<std::size_t>(state.rank_of[e])] += static_cast<double>(counts[e]);
+      double& own = state.arrivals[static_cast<std::size_t>(state.rank_of[e])];
+      own = std::max(own, 0.0) + static_cast<double>(counts[e]);
       total += static_cast<double>(counts[e]);
     }
-    if (total == 0.0) { return; }
     double rates = 0.0;
+    double busy = 0.0;
     bool measured = true;
-    for (double const own : state.copies_per_ms) {
-      rates += own;
-      measured = measured && own > 0.0;
-    }
-    double const mean = total / static_cast<double>(servers);
-    double least = 0.0;
     for (std::size_t r = 0; r < servers; ++r) {
+      if (state.arrivals[r] == idle) { continue; }
+      busy += 1.0;
+      rates += state.copies_per_ms[r];
+      measured = measured && state.copies_per_ms[r] > 0.0;
+    }
+    double const mean = total / busy;
+    double least = std::numeric_limits<double>::infinity();
+    for (std::size_t r = 0; r < servers; ++r) {
+      if (state.arrivals[r] == idle) {
+        state.arrivals[r] = 0.0;
+        state.backlog[r] = 0.0;
+        continue;
+      }
+      if (total == 0.0) { continue; }
       double const own = state.copies_per_ms[r];
       double const service = !measured ? mean : interval_ms > 0.0 ? own * interval_ms : total * own / rates;
       state.backlog[r] = std::max(state.backlog[r] + state.arrivals[r] - service, 0.0);
-      least = r == 0 ? state.backlog[r] : std::min(least, state.backlog[r]);
+      least = std::min(least, state.backlog[r]);
     }
+    if (total == 0.0) { return; }
     for (std::size_t e = 0; e < bias.size(); ++e) {
       double const behind = state.backlog[static_cast<std::size_t>(state.rank_of[e])] - least;
       bias[e] = behind == 0.0 ? 0.0F : static_cast<float>(-behind / (utility * mean));
