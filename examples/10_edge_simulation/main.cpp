@@ -86,9 +86,9 @@ std::string report(sim::options const& given, std::vector<sim::setting> const& s
   std::string markdown;
   std::size_t told = 0;
   std::unique_lock hold(all.mutex);
-  for (std::size_t shown = 0; shown < settings.size();) {
+  for (std::size_t shown = 0; shown < settings.size() && !all.failed;) {
     auto const ended = [&](sim::job const& one) { return one.setting != shown || one.finished; };
-    bool const stopped = language_model::interrupt::came() || all.failed;
+    bool const stopped = language_model::interrupt::came();
     bool const done = std::all_of(all.jobs.begin(), all.jobs.end(), ended);
     auto const finished = static_cast<std::size_t>(std::count_if(all.jobs.begin(), all.jobs.end(), [](auto const& one) { return one.finished; }));
     double const spent = seconds(std::chrono::steady_clock::now() - start).count();
@@ -107,7 +107,6 @@ std::string report(sim::options const& given, std::vector<sim::setting> const& s
       ++shown;
       continue;
     }
-    if (all.failed && finished == 0) { break; }
     if (!screen.live() && finished > told) {
       std::printf("%zu of %zu runs, %.1f s\n", finished, all.jobs.size(), spent);
       std::fflush(stdout);
@@ -171,8 +170,14 @@ int main(int argc, char** argv) {
     }
     if (all.failure) { std::rethrow_exception(all.failure); }
     sim::write_files(given, settings, all.jobs, tables);
-    std::printf("%.1f s on %lld threads; results in %s\n", seconds(std::chrono::steady_clock::now() - start).count(), static_cast<long long>(given.threads),
-                given.out.c_str());
+    double bounds = 0.0;
+    double controllers = 0.0;
+    for (auto const& one : all.jobs) {
+      bounds += one.result.bound_seconds;
+      for (auto const& strategy : one.result.strategies) { controllers += strategy.seconds; }
+    }
+    std::printf("%.1f s on %lld threads; processor time: controllers %.1f s, bounds %.1f s; results in %s\n",
+                seconds(std::chrono::steady_clock::now() - start).count(), static_cast<long long>(given.threads), controllers, bounds, given.out.c_str());
     bool good = true;
     for (auto const& one : all.jobs) {
       for (auto const& strategy : one.result.strategies) {
