@@ -358,6 +358,36 @@ TEST_CASE("a larger V buys utility with energy debt, and queues stay bounded bel
   CHECK(middle.backlog < 1000.0);
 }
 
+TEST_CASE("a slot that is refused leaves the queues as they were", "[edge]") {
+  auto const controller = paper_controller(100.0, fl::lyapunov_linear{});
+  auto state = controller.make_state({.max_arrivals = 500, .max_waiting = 6000});
+  fl::arena<> memory(controller.workspace_bytes(500));
+  fl::matrix<float> scores = slots::softmax_scores(480, servers, 1.0, 4, 0);
+  for (int slot = 0; slot < 3; ++slot) {
+    fl::workspace ws = memory.view();
+    (void)controller.step(scores.view(), state, ws);
+  }
+  std::vector<std::byte> before(fl::saved_bytes(state)), after(before.size());
+  fl::save_state(state, before);
+  auto const refused = [&](auto const& by, fl::matrix_view<float const> with, fl::workspace ws) {
+    CHECK_THROWS_AS(by.step(with, state, ws), fl::contract_violation);
+    fl::save_state(state, after);
+    CHECK(after == before);
+  };
+  struct negative_speed {
+    void speeds(fl::slot_view const&, fl::cubic_energy const&, std::span<index_t const>, std::span<double> service) const {
+      std::fill(service.begin(), service.end(), -1.0);
+    }
+  };
+  refused(controller, scores.view(), fl::workspace{});
+  refused(paper_controller(1.0, fl::lyapunov_linear{}, negative_speed{}), scores.view(), memory.view());
+  refused(paper_controller(1.0, fl::lyapunov_linear{}, fl::fixed_speed{2.0}), scores.view(), memory.view());
+  fl::matrix<float> const too_many(501, servers);
+  refused(controller, too_many.view(), memory.view());
+  scores(5, 2) = std::numeric_limits<float>::quiet_NaN();
+  refused(controller, scores.view(), memory.view());
+}
+
 TEST_CASE("a controller with bad fields says what to do", "[edge]") {
   auto const message = [](auto change) -> std::string {
     auto controller = paper_controller(100.0, fl::lyapunov_linear{});

@@ -7,6 +7,7 @@
 #include <fairlead/edge/lyapunov_exact.hpp>
 #include <fairlead/edge/stability.hpp>
 
+#include <limits>
 #include <set>
 #include <vector>
 
@@ -63,6 +64,9 @@ TEST_CASE("the reported parameters give the constants of the queueing system", "
   CHECK(bound.service == Approx(133257.56).margin(5e-3));
   CHECK(bound.energy == Approx(183.84).margin(5e-3));
   CHECK(bound.total() == Approx(362176.4).margin(5e-2));
+  CHECK_THROWS_AS(fl::drift_constant(servers, 11, 390.0), fl::contract_violation);
+  CHECK_THROWS_AS(fl::drift_constant(servers, 3, -1.0), fl::contract_violation);
+  CHECK_THROWS_AS(fl::drift_constant(servers, 3, 390.0, std::numeric_limits<double>::quiet_NaN()), fl::contract_violation);
 }
 
 TEST_CASE("the closed-form speed of a worked server", "[papers]") {

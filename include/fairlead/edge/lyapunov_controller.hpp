@@ -81,7 +81,8 @@ struct lyapunov_controller {
   /// @param ws at least `workspace_bytes(arrivals)`
   /// @returns what happened; its spans hold until the next slot of this state
   /// @throws contract_violation (level 1) on wrong shapes, fields or sizes, and if more tokens are let in than the state has
-  /// room for; (level 2) if the router or the speed rule breaks its promises
+  /// room for; (level 2) if the router or the speed rule breaks its promises. The queues are then untouched: the slot can
+  /// be tried again
   /// @complexity that of the router, and O(servers + copies sent + copies served); no allocation
   /// @determinism a function of arguments, state and seed
   slot_report step(matrix_view<float const> scores, queue_state& state, workspace& ws) const {

@@ -7,6 +7,7 @@
 #include <fairlead/core/workspace.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <span>
 
@@ -71,15 +72,20 @@ struct drift_bound {
 /// Loose: simulations are near their limit at V far below B. Test trends, not the constant.
 /// @tparam Model a model of `energy_model`
 /// @param servers caps, budgets and energies
-/// @param fan_out K
+/// @param fan_out K, 1 to the number of servers
 /// @param mean_arrivals tokens a slot, Poisson, >= 0
-/// @param energy_weight w
+/// @param energy_weight w, >= 0
 /// @returns the three parts of B
+/// @throws contract_violation (level 1) if fan_out does not fit, or a number is negative or not finite
 /// @complexity O(servers), no allocation
 /// @source{neely2010, drift plus penalty}
 template <energy_model Model>
 [[nodiscard]] drift_bound drift_constant(Model const& servers, index_t fan_out, double mean_arrivals, double energy_weight = 1.0) {
-  FAIRLEAD_EXPECTS(mean_arrivals >= 0.0, "the rate of arrivals must not be negative", mean_arrivals);
+  FAIRLEAD_EXPECTS(fan_out >= 1 && fan_out <= servers.servers(),
+                   "a token needs fan_out distinct servers: fan_out must be between 1 and the number of servers", fan_out, servers.servers());
+  FAIRLEAD_EXPECTS(mean_arrivals >= 0.0 && std::isfinite(mean_arrivals), "the rate of arrivals must be finite and not negative",
+                   mean_arrivals);
+  FAIRLEAD_EXPECTS(energy_weight >= 0.0 && std::isfinite(energy_weight), "the weight w must be finite and not negative", energy_weight);
   drift_bound bound;
   bound.arrivals = 0.5 * static_cast<double>(fan_out) * (mean_arrivals * mean_arrivals + mean_arrivals);
   for (index_t j = 0; j < servers.servers(); ++j) {
