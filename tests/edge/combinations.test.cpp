@@ -54,18 +54,6 @@ void each_kind(Function f) {
   }(std::make_index_sequence<std::variant_size_v<Kinds>>{});
 }
 
-// A user's own servers: energy d^2, no closed form for the squared backlog.
-struct square_energy {
-  index_t count;
-  index_t servers() const { return count; }
-  double energy(index_t, double d) const { return d * d; }
-  double cap(index_t j) const { return 4.0 + static_cast<double>(j); }
-  double budget(index_t) const { return 2.0; }
-  double sustained(index_t j) const { return std::min(std::sqrt(2.0), cap(j)); }
-  double best_service(index_t j, double reward, double price) const {
-    return price > 0.0 ? std::min(std::max(reward, 0.0) / (2.0 * price), cap(j)) : cap(j);
-  }
-};
 fl::cubic_energy cubic(index_t servers) {
   std::vector<fl::server_limits> limits;
   for (index_t j = 0; j < servers; ++j) {
@@ -158,7 +146,7 @@ TEST_CASE("every combination of router, speed rule, order, ties and energy keeps
   for (auto const& [servers, fan_out] : {std::array<index_t, 2>{1, 1}, {3, 3}, {5, 2}}) {
     tried += try_all("cubic", cubic(servers), fan_out);
     tried += try_all("unmetered", rates(servers), fan_out);
-    tried += try_all("square", square_energy{servers}, fan_out);
+    tried += try_all("square", slots::square_energy{servers}, fan_out);
   }
   CHECK(tried == 3 * 720);
 }

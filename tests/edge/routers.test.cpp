@@ -89,19 +89,6 @@ void each_router(Function f) {
   f("shortest_delay", fl::shortest_delay{});
 }
 
-// A user's own servers: energy d^2, no closed form for the squared backlog.
-struct square_energy {
-  index_t servers() const { return 3; }
-  double energy(index_t, double d) const { return d * d; }
-  double cap(index_t j) const { return 4.0 + static_cast<double>(j); }
-  double budget(index_t) const { return 2.0; }
-  double sustained(index_t j) const { return std::min(std::sqrt(2.0), cap(j)); }
-  double best_service(index_t j, double reward, double price) const {
-    return price > 0.0 ? std::min(std::max(reward, 0.0) / (2.0 * price), cap(j)) : cap(j);
-  }
-};
-static_assert(fl::energy_model<square_energy> && !fl::has_nearest_service<square_energy>);
-
 // Chooses the first servers and counts one of them wrong.
 struct counts_wrong {
   std::size_t workspace_bytes(index_t, index_t, index_t) const { return 0; }
@@ -165,7 +152,7 @@ TEST_CASE("every slot router keeps the laws, with every tie policy and energy mo
     CHECK(fl::laws::check_slot_router(router, cubic, fl::ties_rotating{}, {.tokens = 9, .seed = 2}));
     CHECK(fl::laws::check_slot_router(router, cubic, fl::ties_seeded{}, {.tokens = 9, .seed = 3}));
     CHECK(fl::laws::check_slot_router(router, rates, fl::ties_by_id{}, {.tokens = 7, .seed = 4}));
-    CHECK(fl::laws::check_slot_router(router, square_energy{}, fl::ties_by_id{}, {.tokens = 6, .seed = 5}));
+    CHECK(fl::laws::check_slot_router(router, slots::square_energy{}, fl::ties_by_id{}, {.tokens = 6, .seed = 5}));
   });
 }
 
@@ -174,7 +161,7 @@ TEST_CASE("a rule that only says its keys is a slot router, fields included", "[
   gate_and_caps rule;
   rule.weight = 100.0;
   CHECK(fl::laws::check_slot_router(rule, slot.servers_model, fl::ties_seeded{}));
-  CHECK(fl::laws::check_slot_router(gate_and_caps{}, square_energy{}, fl::ties_by_id{}));
+  CHECK(fl::laws::check_slot_router(gate_and_caps{}, slots::square_energy{}, fl::ties_by_id{}));
   outcome const gate = routed(fl::score_first{}, slot.view, slot.servers_model);
   CHECK(routed(gate_and_caps{}, slot.view, slot.servers_model).choice == gate.choice);
   // Caps that far outweigh the gate send everything to the two largest.
@@ -246,7 +233,7 @@ TEST_CASE("the costs of a server are convex, and their closed forms are the best
 }
 
 TEST_CASE("a model without the closed form gets the same service by bisection", "[edge]") {
-  square_energy const own;
+  slots::square_energy const own;
   for (double const target : {-1.0, 0.0, 0.5, 3.0, 50.0}) {
     for (double const price : {0.0, 0.1, 2.0}) {
       // d + 2 price d = target.

@@ -9,6 +9,7 @@
 #include <fairlead/workload/poisson_arrivals.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -27,6 +28,20 @@ inline std::vector<fl::server_limits> paper_limits(index_t servers = 10) {
   }
   return all;
 }
+
+// A user's own servers: energy d^2, no closed form for the squared backlog.
+struct square_energy {
+  index_t count = 3;
+  index_t servers() const { return count; }
+  double energy(index_t, double d) const { return d * d; }
+  double cap(index_t j) const { return 4.0 + static_cast<double>(j); }
+  double budget(index_t) const { return 2.0; }
+  double sustained(index_t j) const { return std::min(std::sqrt(2.0), cap(j)); }
+  double best_service(index_t j, double reward, double price) const {
+    return price > 0.0 ? std::min(std::max(reward, 0.0) / (2.0 * price), cap(j)) : cap(j);
+  }
+};
+static_assert(fl::energy_model<square_energy> && !fl::has_nearest_service<square_energy>);
 
 // A function of seed and slot alone, so that every strategy sees the same arrivals.
 inline index_t poisson(double mean, std::uint64_t seed, std::uint64_t slot) {
