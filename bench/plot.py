@@ -3,8 +3,8 @@
 """Draw the results of bench/run.sh --json FILE: bench/plot.py FILE [PNG] [--counter NAME] [--growth PREFIX [--sizes A,B]]
 
 Without --counter: time of each bench. With --growth: lines over the size that varies in the names that start with
-PREFIX/ and end in AxB (tokens and experts, or what --sizes says), both axes logarithmic, with the fitted exponent. The title carries the conditions of
-the run."""
+PREFIX/ and end in AxB (tokens and experts, or what --sizes says), both axes logarithmic, with the fitted exponent, which is
+printed too. The title carries the conditions of the run."""
 import argparse
 import json
 import math
@@ -35,6 +35,7 @@ def draw_growth(rows, prefix, sizes_named, axes, label):
         mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
         square = sum((a - mean_x) ** 2 for a in x)
         exponent = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / square if square > 0 else float("nan")
+        print(f"{prefix} {kind}: time ~ {sizes_named[varies]}^{exponent:.2f} ({points[0][varies]} to {points[-1][varies]})")
         axes.plot([point[varies] for point in points], [point[2] for point in points], marker="o", markersize=3,
                   linewidth=1, label=f"{kind}, exponent {exponent:.2f}")
     axes.set_xscale("log", base=2)

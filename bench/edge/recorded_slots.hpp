@@ -116,8 +116,8 @@ struct run_length {
 /// @returns as many as time allows
 inline run_length length_of(choice_case const& sizes) {
   bool const quick = fl_bench::axes::quick();
-  index_t const budget = index_t{1} << (quick ? 22 : 27);
-  index_t const slots = std::clamp<index_t>(budget / (sizes.servers * sizes.tokens), quick ? 8 : 30, 400);
+  index_t const budget = index_t{1} << (quick ? 22 : 25);
+  index_t const slots = std::clamp<index_t>(budget / (sizes.servers * sizes.tokens), quick ? 8 : 20, 400);
   return {slots, std::clamp<index_t>(slots / 4, 4, 100)};
 }
 
