@@ -80,11 +80,11 @@ struct queue_bias {
     check();
     FAIRLEAD_EXPECTS(server >= 0 && server < static_cast<index_t>(state.backlog.size()), "no such server", server,
                      state.backlog.size());
-    FAIRLEAD_EXPECTS(copies == 0.0 ? milliseconds >= 0.0 : copies / milliseconds > 0.0 && milliseconds > 0.0 && std::isfinite(copies / milliseconds),
+    double const fresh = copies / milliseconds;
+    FAIRLEAD_EXPECTS(copies == 0.0 ? milliseconds >= 0.0 : milliseconds > 0.0 && fresh > 0.0 && std::isfinite(fresh),
                      "a measurement is a number of copies, not negative, in a positive time", copies, milliseconds);
     if (copies == 0.0) { return; }
     double& rate = state.copies_per_ms[static_cast<std::size_t>(server)];
-    double const fresh = copies / milliseconds;
     rate = rate == 0.0 ? fresh : rate + smoothing * (fresh - rate);
   }
   /// @brief Take a measurement of every rank: each gives its own.
