@@ -141,6 +141,7 @@ set(FAIRLEAD_HEADERS_core
     fairlead/core/time_slot.hpp
     fairlead/core/token_schedule.hpp
     fairlead/core/topology.hpp
+    fairlead/core/vectors.hpp
     fairlead/core/workspace.hpp)
 set(FAIRLEAD_HEADERS_cuda
     fairlead/cuda/block_select.cuh

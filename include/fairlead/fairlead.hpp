@@ -109,6 +109,7 @@
 #include <fairlead/core/time_slot.hpp>
 #include <fairlead/core/token_schedule.hpp>
 #include <fairlead/core/topology.hpp>
+#include <fairlead/core/vectors.hpp>
 #include <fairlead/core/workspace.hpp>
 #include <fairlead/dispatch/admission.hpp>
 #include <fairlead/dispatch/block_map.hpp>

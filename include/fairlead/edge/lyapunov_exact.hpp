@@ -20,6 +20,7 @@ template <class Cost>
 struct marginal_of {
   Cost cost;
   [[nodiscard]] double operator()(index_t server, index_t copies) const { return cost.marginal(server, copies); }
+  [[nodiscard]] double total(index_t server, index_t copies) const { return cost.rise(server, 0, copies); }
 };
 
 /// Remembers each step: the solver asks for one several times, and two roots are dearer than a look.
@@ -33,6 +34,7 @@ struct remembered_marginal {
     if (own != own) { own = cost.marginal(server, copies); }
     return own;
   }
+  [[nodiscard]] double total(index_t server, index_t copies) const { return cost.rise(server, 0, copies); }
 };
 /// Up to this many steps are remembered.
 inline constexpr index_t most_remembered_steps = index_t{1} << 16;

@@ -41,14 +41,20 @@ struct coupled_cost {
     return backlog(server) * static_cast<double>(copies) - reward(server) * d + spent(server, d);
   }
   /// @param server the server
-  /// @param copies copies sent to it, >= 0
-  /// @returns h(copies + 1) - h(copies); the backlog exactly where the service stays the same
-  [[nodiscard]] double marginal(index_t server, index_t copies) const {
-    double const before = service(server, copies);
-    double const after = service(server, copies + 1);
-    if (before == after) { return backlog(server); }
-    return backlog(server) - reward(server) * (after - before) + (spent(server, after) - spent(server, before));
+  /// @param from copies sent to it, >= 0
+  /// @param to more copies
+  /// @returns h(to) - h(from); the backlogs exactly where the service stays the same
+  [[nodiscard]] double rise(index_t server, index_t from, index_t to) const {
+    double const before = service(server, from);
+    double const after = service(server, to);
+    double const waiting = backlog(server) * static_cast<double>(to - from);
+    if (before == after) { return waiting; }
+    return waiting - reward(server) * (after - before) + (spent(server, after) - spent(server, before));
   }
+  /// @param server the server
+  /// @param copies copies sent to it, >= 0
+  /// @returns h(copies + 1) - h(copies)
+  [[nodiscard]] double marginal(index_t server, index_t copies) const { return rise(server, copies, copies + 1); }
 
  private:
   [[nodiscard]] double backlog(index_t server) const { return view->backlog[static_cast<std::size_t>(server)]; }
@@ -87,17 +93,22 @@ struct exact_drift_cost {
     return 0.5 * rest * rest - view->weights.utility * d + spent(server, d);
   }
   /// @param server the server
-  /// @param copies copies sent to it, >= 0
-  /// @returns h(copies + 1) - h(copies)
-  [[nodiscard]] double marginal(index_t server, index_t copies) const {
-    double const before = service(server, copies);
-    double const after = service(server, copies + 1);
+  /// @param from copies sent to it, >= 0
+  /// @param to more copies
+  /// @returns h(to) - h(from)
+  [[nodiscard]] double rise(index_t server, index_t from, index_t to) const {
+    double const before = service(server, from);
+    double const after = service(server, to);
     // The difference of the squares as a product: large backlogs cancel before they are squared.
-    double const step = 1.0 - (after - before);
-    double const rest = backlog(server) + static_cast<double>(copies) - before;
+    double const step = static_cast<double>(to - from) - (after - before);
+    double const rest = backlog(server) + static_cast<double>(from) - before;
     return step * (rest + 0.5 * step) - view->weights.utility * (after - before) +
            (spent(server, after) - spent(server, before));
   }
+  /// @param server the server
+  /// @param copies copies sent to it, >= 0
+  /// @returns h(copies + 1) - h(copies)
+  [[nodiscard]] double marginal(index_t server, index_t copies) const { return rise(server, copies, copies + 1); }
 
  private:
   [[nodiscard]] double backlog(index_t server) const { return view->backlog[static_cast<std::size_t>(server)]; }

@@ -3,8 +3,8 @@
 /// @file
 /// @brief The K servers with the largest keys, and the checks that all slot routers share.
 #include <fairlead/core/contract.hpp>
+#include <fairlead/core/vectors.hpp>
 #include <fairlead/edge/ties.hpp>
-#include <fairlead/flow/detail/vectors.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -110,7 +110,7 @@ inline void add_counts(expert_id const* row, index_t fan_out, std::span<index_t>
   for (index_t k = 0; k < fan_out; ++k) { ++counts[static_cast<std::size_t>(row[k])]; }
 }
 
-#if FAIRLEAD_DETAIL_FLOW_VECTORS
+#if FAIRLEAD_DETAIL_VECTORS
 /// Tokens side by side in the lanes of a few vectors.
 inline constexpr int token_vectors = 4;
 inline constexpr index_t token_block = index_t{token_vectors} * vector_of<double>::lanes;
@@ -184,7 +184,7 @@ void route_by_keys(slot_view const& view, Ties const& ties, Key const& key, matr
   workspace::scope const scope(ws);
   auto const best = ws.take<double>(view.fan_out);
   std::fill(counts.begin(), counts.end(), index_t{0});
-#if FAIRLEAD_DETAIL_FLOW_VECTORS
+#if FAIRLEAD_DETAIL_VECTORS
   if constexpr (breaks_ties_by_id<Ties>) {
     if (select_blocks_by_id(view, key, choice)) {
       for (index_t t = 0; t < view.tokens(); ++t) { add_counts(choice.row(t), view.fan_out, counts); }

@@ -227,7 +227,7 @@ class dense_flow {
     for (int slot = head_[u]; slot >= 0; slot = next_[slot]) { members_[count++] = slot; }
     Value* const loss = search_.loss(u);
     integer* const who = who_ + index_t{u} * stride_;
-#if FAIRLEAD_DETAIL_FLOW_VECTORS
+#if FAIRLEAD_DETAIL_VECTORS
     using kind = vector_of<Value>;
     using vector = typename kind::type;
     using mask = typename kind::mask;

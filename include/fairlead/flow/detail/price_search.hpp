@@ -167,7 +167,7 @@ class price_search {
   /// Reach further from u, and find the nearest node that is not settled (lowest id on ties).
   Value relax(int u, Value level, Value distance) {
     Value const* const row = loss(u);
-#if FAIRLEAD_DETAIL_FLOW_VECTORS
+#if FAIRLEAD_DETAIL_VECTORS
     using kind = vector_of<Value>;
     using vector = typename kind::type;
     using mask = typename kind::mask;

@@ -71,7 +71,7 @@ inline int read_row(Score const* from, int experts, int stride, float* to) noexc
   return allowed;
 }
 
-#if FAIRLEAD_DETAIL_FLOW_VECTORS
+#if FAIRLEAD_DETAIL_VECTORS
 [[gnu::always_inline]] inline float largest_lane(float_vector const& v) noexcept {
 #  if FAIRLEAD_DETAIL_FLOW_MASKS == 512
   return fold(v, pick_greater{});
@@ -86,7 +86,7 @@ inline int read_row(Score const* from, int experts, int stride, float* to) noexc
 /// worth[e] = clean score - price, -inf in the padding (its prices do not matter); returns the largest.
 template <class Score>
 inline float price_row(Score const* from, int experts, int stride, float const* prices, float* worth) noexcept {
-#if FAIRLEAD_DETAIL_FLOW_VECTORS
+#if FAIRLEAD_DETAIL_VECTORS
   if constexpr (std::is_same_v<Score, float>) {
     constexpr int lanes = vector_of<float>::lanes;
     float_vector const zero = {};
@@ -169,7 +169,7 @@ inline int collect_at_least(float const* worth, int stride, float threshold, std
   return count;
 }
 
-#if FAIRLEAD_DETAIL_FLOW_VECTORS && FAIRLEAD_DETAIL_FLOW_MASKS == 512
+#if FAIRLEAD_DETAIL_VECTORS && FAIRLEAD_DETAIL_FLOW_MASKS == 512
 /// `largest_values` for a few: the largest of each lane first, then the best of the lanes' best.
 template <int count>
 inline void largest_of_lanes(float const* worth, int stride, float* top) noexcept {
@@ -199,7 +199,7 @@ inline void largest_of_lanes(float const* worth, int stride, float* top) noexcep
 /// top[0] >= top[1] >= ...: the `count` largest of worth[0, experts), -inf where there are fewer. Equal values count
 /// separately. `worth` is padded with -inf.
 inline void largest_values(float const* worth, int experts, int count, float* top) noexcept {
-#if FAIRLEAD_DETAIL_FLOW_VECTORS && FAIRLEAD_DETAIL_FLOW_MASKS == 512
+#if FAIRLEAD_DETAIL_VECTORS && FAIRLEAD_DETAIL_FLOW_MASKS == 512
   switch (count) {
     case 2: return largest_of_lanes<2>(worth, padded(experts), top);
     case 3: return largest_of_lanes<3>(worth, padded(experts), top);
