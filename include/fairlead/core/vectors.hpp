@@ -24,6 +24,7 @@
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
+/// Of the widest vector register that the user compiles for.
 #if defined(__AVX512F__)
 inline constexpr int vector_bytes = 64;
 #elif defined(__AVX__)

@@ -36,7 +36,7 @@ struct random_servers {
 
   /// @returns 0
   [[nodiscard]] constexpr std::size_t workspace_bytes(index_t, index_t, index_t) const noexcept { return 0; }
-  /// See `lyapunov_linear::route`; there are no keys, and so no ties.
+  /// See `keyed_router::route`; there are no keys, and so no ties.
   template <energy_model Model, tie_break Ties>
   void route(slot_view const& view, Model const& servers, Ties const&, matrix_view<expert_id> choice,
              std::span<index_t> counts, workspace&) const {

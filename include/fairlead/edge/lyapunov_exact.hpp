@@ -93,7 +93,7 @@ struct lyapunov_convex {
     return std::max(detail::exact_route_bytes(solver, tokens, servers, fan_out),
                     lyapunov_linear{}.workspace_bytes(tokens, servers, fan_out));
   }
-  /// See `lyapunov_linear::route`.
+  /// See `keyed_router::route`.
   template <energy_model Model, tie_break Ties>
   void route(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
              std::span<index_t> counts, workspace& ws) const {
@@ -140,7 +140,7 @@ struct exact_drift {
     return std::max(detail::exact_route_bytes(solver, tokens, servers, fan_out) + fairlead::workspace_bytes<double>(steps),
                     lyapunov_linear{}.workspace_bytes(tokens, servers, fan_out));
   }
-  /// See `lyapunov_linear::route`.
+  /// See `keyed_router::route`.
   template <energy_model Model, tie_break Ties>
   void route(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
              std::span<index_t> counts, workspace& ws) const {

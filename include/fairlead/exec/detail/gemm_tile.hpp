@@ -3,21 +3,13 @@
 /// @file
 /// @brief The register tile of the reference matrix product.
 #include <fairlead/concepts/gemm.hpp>
+#include <fairlead/core/vectors.hpp>
 
 #include <algorithm>
 #include <type_traits>
 
 FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
-
-/// Bytes of the widest vector register that the user compiles for.
-#if defined(__AVX512F__)
-inline constexpr index_t vector_bytes = 64;
-#elif defined(__AVX__)
-inline constexpr index_t vector_bytes = 32;
-#else
-inline constexpr index_t vector_bytes = 16;
-#endif
 
 // nvcc's host front end knows no GCC pragma.
 #if defined(__GNUC__) && !defined(__CUDACC__)
