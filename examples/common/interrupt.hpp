@@ -2,6 +2,7 @@
 #pragma once
 /// @file
 /// @brief Ctrl-C as a question that the training loop asks, so that all ranks stop after the same step.
+#include <atomic>
 #include <csignal>
 
 namespace language_model {
@@ -22,7 +23,9 @@ class interrupt {
   static bool came() noexcept { return came_ != 0; }
 
  private:
-  static inline std::sig_atomic_t volatile came_ = 0;
+  // Without locks: written by the handler, read by any thread.
+  static inline std::atomic<int> came_ = 0;
+  static_assert(std::atomic<int>::is_always_lock_free);
 };
 
 }  // namespace language_model
