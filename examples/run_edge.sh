@@ -34,5 +34,5 @@ python=/usr/bin/python3
 "$python" "$root/examples/plot_edge.py" "$out"
 say "done"
 printf '%s\n' "tables: $out/tables.md" "runs: $out/summary.csv" "lines: $out/series.csv" \
-  "plots: $out/backlog.png, $out/pareto.png, $out/sweep.png"
+  "plots: backlog.png, pareto.png and (after a sweep) sweep.png in $out"
 exit "$code"
