@@ -488,3 +488,66 @@ TEST_CASE("bad parameters say what to do", "[edge]") {
   slot.scores(1, 1) = std::numeric_limits<float>::quiet_NaN();
   CHECK(slots::violation([&] { (void)routed(fl::queue_first{}, slot.view, slot.servers_model); }).find("finite") != std::string::npos);
 }
+
+namespace {
+// A user's rule that excludes servers.
+struct only_short_queues : fl::keyed_router<only_short_queues, fl::server_keys> {
+  template <fl::energy_model Model>
+  [[nodiscard]] auto keys(fl::slot_view const& view, Model const&, std::span<double>) const {
+    return [&view](index_t j) {
+      double const waiting = view.backlog[static_cast<std::size_t>(j)];
+      return waiting > 50.0 ? -std::numeric_limits<double>::infinity() : -waiting;
+    };
+  }
+};
+struct scores_or_nothing : fl::keyed_router<scores_or_nothing, fl::token_keys> {
+  template <fl::energy_model Model>
+  [[nodiscard]] auto keys(fl::slot_view const& view, Model const&, std::span<double>) const {
+    return [&view](index_t t, index_t j) {
+      auto const score = static_cast<double>(view.scores(t, j));
+      return score < 0.5 ? (j % 2 == 0 ? std::numeric_limits<double>::quiet_NaN() : -std::numeric_limits<double>::infinity()) : score;
+    };
+  }
+};
+}  // namespace
+
+TEST_CASE("keys of NaN and -inf come last, and every token still gets distinct servers", "[edge]") {
+  std::vector<double> const rates{1.0, 2.0, 3.0, 4.0, 5.0};
+  fl::unmetered const servers(rates);
+  std::vector<double> const waiting{100.0, 100.0, 7.0, 100.0, 3.0};
+  std::vector<double> const none(5, 0.0);
+  auto const scores = slots::softmax_scores(67, 5, 2.0, 9, 0);
+  for (index_t fan_out = 1; fan_out <= 5; ++fan_out) {
+    fl::slot_view const view{.scores = scores.view(), .backlog = waiting, .energy_debt = none, .weights = {}, .fan_out = fan_out};
+    outcome const queues = routed(only_short_queues{}, view, servers);
+    outcome const gate = routed(scores_or_nothing{}, view, servers);
+    for (index_t t = 0; t < 67; ++t) {
+      CHECK(fl::to_index(queues.rows()(t, 0)) == 4);
+      if (fan_out > 1) { CHECK(fl::to_index(queues.rows()(t, 1)) == 2); }
+      for (outcome const* one : {&queues, &gate}) {
+        std::vector<index_t> ids;
+        for (index_t k = 0; k < fan_out; ++k) { ids.push_back(fl::to_index(one->rows()(t, k))); }
+        std::sort(ids.begin(), ids.end());
+        CHECK(std::adjacent_find(ids.begin(), ids.end()) == ids.end());
+        CHECK(ids.front() >= 0);
+        CHECK(ids.back() < 5);
+      }
+    }
+  }
+}
+
+TEST_CASE("back-pressure does not prefer the slow server once more waits there than at the router", "[edge]") {
+  std::vector<double> const rates{1.0, 10.0};
+  fl::unmetered const servers(rates);
+  std::vector<double> const none(2, 0.0);
+  auto const scores = slots::softmax_scores(10, 2, 0.0, 9, 0);
+  auto const first = [&](double slow, double quick) {
+    std::vector<double> const waiting{slow, quick};
+    fl::slot_view const view{.scores = scores.view(), .backlog = waiting, .energy_debt = none, .weights = {}, .fan_out = 1};
+    return routed(fl::max_weight{}, view, servers).counts;
+  };
+  CHECK(first(101.0, 100.0) == std::vector<index_t>{0, 10});
+  CHECK(first(100.0, 101.0) == std::vector<index_t>{10, 0});
+  CHECK(first(9.0, 100.0) == std::vector<index_t>{10, 0});
+  CHECK(first(5.0, 9.0) == std::vector<index_t>{0, 10});  // 5 x 1 against 1 x 10
+}

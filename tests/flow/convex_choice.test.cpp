@@ -495,6 +495,56 @@ TEST_CASE("costs that fall by rounding do no harm") {
   REQUIRE(got.report.gap() < 1e-11);
 }
 
+TEST_CASE("steps of the size of rounding do not hide those of other servers") {
+  fl::matrix<float> scores(1, 5);
+  std::fill_n(scores.data(), 5, 0.25F);
+  table_cost const cost{{{0.0}, {1e-33}, {2e-33}, {5.0}, {3.0}}};
+  for (double const scale : {0.0, 1e-300}) {
+    CAPTURE(scale);
+    fl::convex_choice_problem const problem{.scores = scores.view(), .fan_out = 4, .scale = scale, .warm_prices = {}, .priority = {}};
+    answer const got = solve(problem, cost);
+    REQUIRE(got.report.status == fl::status::ok);
+    REQUIRE(got.report.value == 3.0);
+    REQUIRE(got.counts == std::vector<index_t>{1, 1, 1, 0, 1});
+  }
+  // What is optimal up to such steps is proved, not called unfinished.
+  table_cost const tiny{{{6e-33}, {1.2e-32}, {-6e-33}, {0.0}, {0.0}}};
+  fl::convex_choice_problem const problem{.scores = scores.view(), .fan_out = 3, .scale = 0.0, .warm_prices = {}, .priority = {}};
+  REQUIRE(solve(problem, tiny).report.status == fl::status::ok);
+  // A finite cost stays finite, however small the scale.
+  table_cost const far{{{-1e25}, {1e25}, {2e25}, {3e25}, {4e25}}};
+  answer const all = solve({.scores = scores.view(), .fan_out = 5, .scale = 1e-300, .warm_prices = {}, .priority = {}}, far);
+  REQUIRE(all.report.status == fl::status::ok);
+  REQUIRE(all.report.value == Approx(9e25));
+}
+
+TEST_CASE("warm prices without sense never pass for a proof") {
+  draws draw{77};
+  for (int trial = 0; trial < 300; ++trial) {
+    index_t const tokens = 1 + trial % 9;
+    fl::matrix<float> scores(tokens, 4);
+    for (index_t i = 0; i < tokens * 4; ++i) { scores.data()[i] = static_cast<float>(draw.unit()); }
+    table_cost cost;
+    for (index_t j = 0; j < 4; ++j) {
+      std::vector<double> row;
+      double at = draw.unit();
+      for (index_t n = 0; n < tokens; ++n) { row.push_back(at += draw.unit()); }
+      cost.steps.push_back(row);
+    }
+    std::vector<double> prices(4);
+    for (double& price : prices) { price = (draw.unit() - 0.5) * std::pow(10.0, 40.0 * draw.unit()); }
+    fl::convex_choice_problem problem{.scores = scores.view(), .fan_out = 2, .scale = 1.0, .warm_prices = {}, .priority = {}};
+    answer const cold = solve(problem, cost);
+    problem.warm_prices = prices;
+    answer const warm = solve(problem, cost);
+    CAPTURE(trial);
+    REQUIRE(cold.report.status == fl::status::ok);
+    REQUIRE(warm.report.status == fl::status::ok);
+    REQUIRE(warm.report.gap() < 1e-9);
+    REQUIRE(std::abs(warm.report.value - cold.report.value) < 1e-9);
+  }
+}
+
 TEST_CASE("a cost that knows its sums gives the same answer with fewer calls") {
   struct steps {
     index_t* calls;

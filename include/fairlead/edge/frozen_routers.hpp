@@ -87,7 +87,7 @@ static_assert(slot_router<energy_first, cubic_energy, ties_by_id>);
 
 /// @brief Back-pressure: the K largest of (copies at the router - Q) times the rate that the server can sustain.
 ///
-/// Max-weight for the two-hop network router -> server. Neither the paper nor its summaries have it: this library's choice.
+/// Servers with more waiting than the router has get tokens only after all others, the shorter queues first. Max-weight for the two-hop network router -> server. Neither the paper nor its summaries have it: this library's choice.
 /// @complexity as `queue_first`
 /// @source{tassiulas1992, maximum weight policy}
 struct max_weight : keyed_router<max_weight, server_keys> {
@@ -99,7 +99,9 @@ struct max_weight : keyed_router<max_weight, server_keys> {
   [[nodiscard]] auto keys(slot_view const& view, Model const& servers, std::span<double> weights) const {
     auto const at_router = static_cast<double>(view.tokens() * view.fan_out);
     for (std::size_t j = 0; j < weights.size(); ++j) {
-      weights[j] = (at_router - view.backlog[j]) * servers.sustained(static_cast<index_t>(j));
+      double const pressure = at_router - view.backlog[j];
+      // A rate times a negative pressure would prefer the slow server.
+      weights[j] = pressure > 0.0 ? pressure * servers.sustained(static_cast<index_t>(j)) : pressure;
     }
     return [weights](index_t server) { return weights[static_cast<std::size_t>(server)]; };
   }

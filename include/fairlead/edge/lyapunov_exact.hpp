@@ -46,6 +46,11 @@ inline constexpr index_t most_remembered_steps = index_t{1} << 16;
   return solver.workspace_bytes(tokens, servers, fan_out) + workspace_bytes<double>(servers) + workspace_bytes<expert_id>(servers);
 }
 
+/// Whether the solver left a choice, be it proved optimal or not.
+[[nodiscard]] inline bool routed(matrix_view<expert_id const> choice) {
+  return choice.rows() == 0 || choice(0, 0) != expert_id::none;
+}
+
 /// Solve with the marginal costs that `marginal` gives; the tie policy is asked once a slot.
 template <tie_break Ties, class Marginal>
 convex_choice_report route_exactly(convex_choice const& solver, slot_view const& view, Ties const& ties, Marginal const& marginal,
@@ -77,8 +82,7 @@ convex_choice_report route_exactly(convex_choice const& solver, slot_view const&
 /// equal marginal cost, and the gate decides inside that. The problem is a convex choice (`flow/convex_choice.hpp`), whose
 /// linear program has integral corners, so that no branch and bound is needed. Use it with `closed_form_speed`.
 /// V weighs the gate and the service that the routing makes possible alike: for large V both count, the gate's own choice is
-/// the limit of large mu. Should rounding keep the solver from its end (not known to happen), the slot is routed by
-/// `lyapunov_linear`.
+/// the limit of large mu. A slot with scores of NaN, which level 2 refuses, is routed by `lyapunov_linear`.
 /// @complexity that of `convex_choice`, no allocation
 /// @determinism exact: equal bits in every run; the tie policy is asked once a slot
 /// @source{2512.06784, per-slot problem (reconstructed; the summaries name a mixed-integer solver)}
@@ -97,7 +101,8 @@ struct lyapunov_convex {
   template <energy_model Model, tie_break Ties>
   void route(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
              std::span<index_t> counts, workspace& ws) const {
-    if (!solve(view, servers, ties, choice, counts, ws)) { lyapunov_linear{}.route(view, servers, ties, choice, counts, ws); }
+    (void)solve(view, servers, ties, choice, counts, ws);
+    if (!detail::routed(choice)) { lyapunov_linear{}.route(view, servers, ties, choice, counts, ws); }
   }
   /// @brief As `route`, with the solver's certificate.
   /// @param view scores and state
@@ -144,7 +149,8 @@ struct exact_drift {
   template <energy_model Model, tie_break Ties>
   void route(slot_view const& view, Model const& servers, Ties const& ties, matrix_view<expert_id> choice,
              std::span<index_t> counts, workspace& ws) const {
-    if (!solve(view, servers, ties, choice, counts, ws)) { lyapunov_linear{}.route(view, servers, ties, choice, counts, ws); }
+    (void)solve(view, servers, ties, choice, counts, ws);
+    if (!detail::routed(choice)) { lyapunov_linear{}.route(view, servers, ties, choice, counts, ws); }
   }
   /// See `lyapunov_convex::solve`.
   template <energy_model Model, tie_break Ties>

@@ -207,7 +207,9 @@ convex_choice_report convex_choice::solve(Backend const& on, convex_choice_probl
                                                             result.counts, final_prices, ws);
     report.value = proof.value;
     report.bound = proof.value - proof.gap;
-    if (proof.gap <= proof.size * 0x1p-36) { break; }
+    // Where all chosen steps are nothing, what is lost beside the level or the other steps.
+    double const lost = 0x1p-50 * static_cast<double>(copies) * (std::abs(scaled.level) + (problem.scale == 0.0 ? scaled.unit : 0.0));
+    if (proof.gap <= proof.size * 0x1p-36 + lost) { break; }
     if (inner.warm_prices.empty()) {
       report.status = status::iteration_limit;
       break;

@@ -16,8 +16,9 @@ FAIRLEAD_NAMESPACE_BEGIN
 namespace detail {
 
 // K registers instead of K places in memory, and selects instead of branches: which key wins cannot be predicted.
+// False if fewer than K keys are above -inf.
 template <int fan_out, class Key>
-void select_by_id(Key const& key, index_t servers, expert_id* row) {
+[[nodiscard]] bool select_by_id(Key const& key, index_t servers, expert_id* row) {
   constexpr auto size = static_cast<std::size_t>(fan_out);
   double best[size];
   std::int32_t ids[size];
@@ -40,23 +41,15 @@ void select_by_id(Key const& key, index_t servers, expert_id* row) {
     ids[0] = first ? id : ids[0];
   }
   for (std::size_t s = 0; s < size; ++s) { row[s] = static_cast<expert_id>(ids[s]); }
+  return ids[size - 1] >= 0;
 }
 
-/// Write the `fan_out` servers with the largest keys, best first; `best` is scratch for as many keys.
+/// `select_servers` for any keys, ties and fan_out.
 template <class Key, tie_break Ties>
-void select_servers(slot_view const& view, index_t token, Ties const& ties, Key const& key, std::span<double> best,
+void select_one_by_one(slot_view const& view, index_t token, Ties const& ties, Key const& key, std::span<double> best,
                     expert_id* row) {
   index_t const servers = view.servers();
   index_t const fan_out = view.fan_out;
-  if constexpr (breaks_ties_by_id<Ties>) {
-    switch (fan_out) {
-      case 1: return select_by_id<1>(key, servers, row);
-      case 2: return select_by_id<2>(key, servers, row);
-      case 3: return select_by_id<3>(key, servers, row);
-      case 4: return select_by_id<4>(key, servers, row);
-      default: break;
-    }
-  }
   index_t found = 0;
   for (index_t j = 0; j < servers; ++j) {
     double const own = key(j);
@@ -99,8 +92,11 @@ inline void check_slot(slot_view const& view, index_t servers, matrix_view<exper
                    servers);
   FAIRLEAD_EXPECTS(choice.rows() == view.tokens() && (view.tokens() == 0 || choice.cols() == view.fan_out),
                    "choice must be tokens x fan_out", choice.rows(), choice.cols(), view.tokens(), view.fan_out);
-  FAIRLEAD_EXPECTS(view.weights.utility >= 0.0 && view.weights.gate >= 0.0 && view.weights.energy >= 0.0,
-                   "the weights of a slot must not be negative", view.weights.utility, view.weights.gate, view.weights.energy);
+  FAIRLEAD_EXPECTS(view.weights.utility >= 0.0 && view.weights.gate >= 0.0 && view.weights.energy >= 0.0 &&
+                       std::isfinite(view.weights.energy) && std::isfinite(view.weights.utility) &&
+                       std::isfinite(view.weights.utility * view.weights.gate),
+                   "the weights of a slot must be finite and not negative, and so must V mu", view.weights.utility,
+                   view.weights.gate, view.weights.energy);
   FAIRLEAD_EXPECTS_2(finite_scores(view.scores), "gate scores must be finite");
   (void)servers;
   (void)choice;
@@ -110,12 +106,30 @@ inline void add_counts(expert_id const* row, index_t fan_out, std::span<index_t>
   for (index_t k = 0; k < fan_out; ++k) { ++counts[static_cast<std::size_t>(row[k])]; }
 }
 
+/// Write the `fan_out` servers with the largest keys, best first; `best` is scratch for as many keys. NaN and -inf come last.
+template <class Key, tie_break Ties>
+void select_servers(slot_view const& view, index_t token, Ties const& ties, Key const& key, std::span<double> best,
+                    expert_id* row) {
+  if constexpr (breaks_ties_by_id<Ties>) {
+    bool done = false;
+    switch (view.fan_out) {
+      case 1: done = select_by_id<1>(key, view.servers(), row); break;
+      case 2: done = select_by_id<2>(key, view.servers(), row); break;
+      case 3: done = select_by_id<3>(key, view.servers(), row); break;
+      case 4: done = select_by_id<4>(key, view.servers(), row); break;
+      default: break;
+    }
+    if (done) { return; }
+  }
+  select_one_by_one(view, token, ties, key, best, row);
+}
+
 #if FAIRLEAD_DETAIL_VECTORS
 /// Tokens side by side in the lanes of a few vectors.
 inline constexpr int token_vectors = 4;
 inline constexpr index_t token_block = index_t{token_vectors} * vector_of<double>::lanes;
 
-/// As `select_by_id` for the rows of a block at once; a row is as wide as `fan_out`.
+/// As `select_by_id` for the rows of a block at once. Where fewer than K keys are above -inf, the last id is -1.
 template <int fan_out, class Key>
 void select_block_by_id(Key const& key, index_t first, index_t tokens, index_t servers, matrix_view<expert_id> choice) {
   constexpr auto size = static_cast<std::size_t>(fan_out);
@@ -187,7 +201,12 @@ void route_by_keys(slot_view const& view, Ties const& ties, Key const& key, matr
 #if FAIRLEAD_DETAIL_VECTORS
   if constexpr (breaks_ties_by_id<Ties>) {
     if (select_blocks_by_id(view, key, choice)) {
-      for (index_t t = 0; t < view.tokens(); ++t) { add_counts(choice.row(t), view.fan_out, counts); }
+      for (index_t t = 0; t < view.tokens(); ++t) {
+        if (to_index(choice(t, view.fan_out - 1)) < 0) {  // keys of NaN or -inf
+          select_one_by_one(view, t, ties, [&](index_t j) { return key(t, j); }, best, choice.row(t));
+        }
+        add_counts(choice.row(t), view.fan_out, counts);
+      }
       return;
     }
   }

@@ -105,22 +105,20 @@ choice_proof prove_choice(Backend const& on, matrix_view<float const> scores, ma
   for (std::size_t j = 0; j < counts.size(); ++j) {
     auto const server = static_cast<index_t>(j);
     if constexpr (requires { static_cast<double>(cost.total(server, counts[j])); }) {
-      auto const whole = static_cast<double>(cost.total(server, counts[j]));
-      total += whole;
-      proof.size += std::abs(whole);
+      total += static_cast<double>(cost.total(server, counts[j]));
     } else {
-      for (index_t n = 0; n < counts[j]; ++n) {
-        auto const step = static_cast<double>(cost(server, n));
-        total += step;
-        proof.size += std::abs(step);
-      }
+      for (index_t n = 0; n < counts[j]; ++n) { total += static_cast<double>(cost(server, n)); }
+    }
+    // Steps do not fall: the first or the last is the largest in size.
+    if (counts[j] > 0) {
+      proof.size += static_cast<double>(counts[j]) * std::max(std::abs(static_cast<double>(cost(server, 0))),
+                                                              std::abs(static_cast<double>(cost(server, counts[j] - 1))));
     }
     for (index_t n = counts[j]; n > 0; --n) {
       auto const step = static_cast<double>(cost(server, n - 1));
       if (!(step > prices[j])) { break; }
       proof.gap += step - prices[j];  // the copy costs more than its price
     }
-    proof.size += static_cast<double>(counts[j]) * std::abs(prices[j]);
     for (index_t n = counts[j]; n < tokens; ++n) {
       auto const step = static_cast<double>(cost(server, n));
       if (!(step < prices[j])) { break; }

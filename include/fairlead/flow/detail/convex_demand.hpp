@@ -29,8 +29,8 @@ struct scaled_marginal {
     return cost == cost ? cost : infinite<double>;
   }
   [[nodiscard]] double operator()(index_t column, index_t copies) const {
-    double const cost = (raw(column, copies) - level) / unit;
-    return cost < infinite<double> ? std::clamp(cost, -most, most) : infinite<double>;
+    double const cost = raw(column, copies);
+    return cost < infinite<double> ? std::clamp((cost - level) / unit, -most, most) : infinite<double>;
   }
 };
 
@@ -173,25 +173,31 @@ class convex_demand {
 template <class Marginal>
 void set_level(scaled_marginal<Marginal>& cost, index_t servers, index_t tokens, index_t copies, double scale,
                std::span<double> scratch) {
-  cost.level = 0.0;
-  cost.unit = 1.0;
   index_t const typical = std::min(tokens - 1, copies / servers);
-  auto const median = [&](auto const& of) {
-    index_t count = 0;
-    for (index_t j = 0; j < servers; ++j) {
-      double const value = of(j);
-      if (std::abs(value) < infinite<double>) { scratch[static_cast<std::size_t>(count++)] = value; }
-    }
-    if (count == 0) { return 0.0; }
+  index_t count = 0;
+  for (index_t j = 0; j < servers; ++j) {
+    double const value = cost.raw(j, typical);
+    if (std::abs(value) < infinite<double>) { scratch[static_cast<std::size_t>(count++)] = value; }
+  }
+  cost.level = 0.0;
+  if (count > 0) {
     auto const middle = scratch.begin() + (count - 1) / 2;
     std::nth_element(scratch.begin(), middle, scratch.begin() + count);
-    return *middle;
+    cost.level = *middle;
+  }
+  // The largest, not a median: what is clamped to `most` cannot be told apart.
+  double largest = 0.0;
+  auto const look = [&](index_t at) {
+    for (index_t j = 0; j < servers; ++j) {
+      double const size = std::abs(cost.raw(j, at) - cost.level);
+      if (size < infinite<double>) { largest = std::max(largest, size); }
+    }
   };
-  double const level = median([&](index_t j) { return cost.raw(j, typical); });
-  double const size = median([&](index_t j) { return std::abs(cost.raw(j, 0) - level); });
-  double const spread = std::max(size, median([&](index_t j) { return std::abs(cost.raw(j, tokens - 1) - level); }));
-  cost.level = level;
-  cost.unit = scale > 0.0 ? std::max(scale, spread * 0x1p-90) : spread > 0.0 ? spread : 1.0;
+  look(0);
+  look(typical);
+  // Without scores every step counts; beside scores those that nobody reaches may be clamped.
+  if (scale == 0.0) { look(tokens - 1); }
+  cost.unit = scale > 0.0 ? std::max(scale, largest * 0x1p-90) : largest > 0.0 ? largest : 1.0;
 }
 
 }  // namespace detail
