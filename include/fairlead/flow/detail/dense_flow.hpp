@@ -196,7 +196,8 @@ class dense_flow {
     for (int e = 0; e < experts_ && stale > 0; ++e) {
       if (who[e] != slot) { continue; }
       // A column reads one score from every row: all of them are cheaper together, but where ties end the search at once.
-      if (missed >= 2 && stale > 16) { return rebuild(u); }
+      // The wider the rows, the more columns have to miss.
+      if (missed * 128 >= stride_ && stale > stride_ / 16) { return rebuild(u); }
       missed += e != u && !renew(u, e) ? 1 : 0;
       --stale;
     }
