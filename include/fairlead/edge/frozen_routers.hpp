@@ -87,7 +87,8 @@ static_assert(slot_router<energy_first, cubic_energy, ties_by_id>);
 
 /// @brief Back-pressure: the K largest of (copies at the router - Q) times the rate that the server can sustain.
 ///
-/// Servers with more waiting than the router has get tokens only after all others, the shorter queues first. Max-weight for the two-hop network router -> server. Neither the paper nor its summaries have it: this library's choice.
+/// Servers with more waiting than the router has get tokens only after all others, the shorter queues first. Max-weight for
+/// the two-hop network router -> server. Neither the paper nor its summaries have it: this library's choice.
 /// @complexity as `queue_first`
 /// @source{tassiulas1992, maximum weight policy}
 struct max_weight : keyed_router<max_weight, server_keys> {
