@@ -536,6 +536,38 @@ TEST_CASE("keys of NaN and -inf come last, and every token still gets distinct s
   }
 }
 
+namespace {
+struct worth_from_third : fl::keyed_router<worth_from_third, fl::token_keys> {
+  template <fl::energy_model Model>
+  [[nodiscard]] auto keys(fl::slot_view const&, Model const&, std::span<double>) const {
+    return [](index_t, index_t j) { return j < 2 ? std::numeric_limits<double>::quiet_NaN() : static_cast<double>(j % 2); };
+  }
+};
+}  // namespace
+
+TEST_CASE("a key of NaN does not keep its place before better ones, whatever ties and fan_out", "[edge]") {
+  fl::unmetered const servers(std::vector<double>(8, 1.0));
+  std::vector<double> const none(8, 0.0);
+  auto const scores = slots::softmax_scores(3, 8, 0.0, 9, 0);
+  auto const first = [&](index_t fan_out, auto const& ties) {
+    fl::slot_view const view{.scores = scores.view(), .backlog = none, .energy_debt = none, .weights = {}, .fan_out = fan_out};
+    fl::matrix<fl::expert_id> choice(3, fan_out);
+    std::vector<index_t> counts(8);
+    fl::arena<> memory(worth_from_third{}.workspace_bytes(3, 8, fan_out));
+    fl::workspace ws = memory.view();
+    worth_from_third{}.route(view, servers, ties, choice.view(), counts, ws);
+    std::vector<index_t> ids;
+    for (index_t k = 0; k < fan_out; ++k) { ids.push_back(fl::to_index(choice(0, k))); }
+    return ids;
+  };
+  CHECK(first(3, fl::ties_by_id{}) == std::vector<index_t>{3, 5, 7});
+  CHECK(first(6, fl::ties_by_id{}) == std::vector<index_t>{3, 5, 7, 2, 4, 6});
+  CHECK(first(7, fl::ties_by_id{}) == std::vector<index_t>{3, 5, 7, 2, 4, 6, 0});
+  auto ids = first(6, fl::ties_seeded{.seed = 4});
+  std::sort(ids.begin(), ids.end());
+  CHECK(ids == std::vector<index_t>{2, 3, 4, 5, 6, 7});
+}
+
 TEST_CASE("back-pressure does not prefer the slow server once more waits there than at the router", "[edge]") {
   std::vector<double> const rates{1.0, 10.0};
   fl::unmetered const servers(rates);

@@ -196,6 +196,9 @@ TEST_CASE("gate scores survive large skews and refuse wrong shapes", "[workload]
   bool finite = true;
   for (float const value : scores.span()) { finite = finite && value >= 0.0F && value <= 1.0F; }
   CHECK(finite);
+  wl::gate_scores{.servers = 10, .skew = wl::gate_scores::max_skew, .seed = 1}.fill(0, scores.view());
+  for (index_t t = 0; t < 30; ++t) { CHECK(std::count(scores.view().row(t), scores.view().row(t) + 10, 1.0F) == 1); }
+  CHECK_THROWS_AS((wl::gate_scores{.servers = 10, .skew = 1e31}.fill(0, scores.view())), fl::contract_violation);
   wl::gate_scores{.servers = 10}.fill(0, {});
   fl::matrix<float> one(3, 1);
   wl::gate_scores{.servers = 1}.fill(0, one.view());

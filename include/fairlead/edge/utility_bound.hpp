@@ -101,11 +101,12 @@ struct utility_bound {
     convex_choice_problem const problem{.scores = scores, .fan_out = fan_out, .scale = weights.gate};
     convex_choice_result const answer{.choices = choices, .counts = counts, .prices = price};
     convex_choice_report solved = solver.solve(on, problem, closed_when_full{whole.data()}, answer, ws);
-    bool const fits = solved.status != status::infeasible;
-    if (!fits) {
+    bool const fits = solved.status != status::infeasible && choices(0, 0) != expert_id::none;
+    if (solved.status == status::infeasible) {
       for (index_t j = 0; j < count; ++j) { whole[at(j)] = static_cast<index_t>(std::ceil(capacity[at(j)])); }
       solved = solver.solve(on, problem, closed_when_full{whole.data()}, answer, ws);
     }
+    if (solved.status == status::infeasible) { return fail(result); }  // scores of NaN, which level 2 refuses
     // What these prices prove for the capacities as they are.
     double bound = copies - solved.bound;
     for (index_t j = 0; j < count; ++j) {
@@ -114,7 +115,7 @@ struct utility_bound {
     }
     std::copy_n(price.begin(), prices.size(), prices.begin());
     double mass = 0.0;
-    for (index_t t = 0; t < tokens; ++t) {
+    for (index_t t = 0; t < tokens && fits; ++t) {
       for (index_t k = 0; k < fan_out; ++k) { mass += static_cast<double>(scores(t, to_index(choices(t, k)))); }
     }
     result.iterations = solved.iterations;

@@ -7,7 +7,6 @@
 #include <fairlead/core/numeric.hpp>
 #include <fairlead/core/philox.hpp>
 
-#include <cmath>
 #include <cstdint>
 
 FAIRLEAD_NAMESPACE_BEGIN
@@ -19,9 +18,12 @@ namespace workload {
 /// The logit of a server does not depend on how many servers there are.
 struct gate_scores {
   index_t servers = 10;               ///< number of columns, >= 0
-  double skew = 0.0;                  ///< standard deviation of the biases, finite, >= 0; 0 = the gate has no favourites
+  double skew = 0.0;                  ///< standard deviation of the biases, 0 to 1e30; 0 = the gate has no favourites
   std::uint64_t seed = 0;             ///< names the logits
   std::uint64_t popularity_seed = 0;  ///< names the biases
+
+  /// The largest skew: logits must stay in fp32.
+  static constexpr double max_skew = 1e30;
 
   /// @param server number of the server
   /// @returns what is added to its logits
@@ -32,12 +34,12 @@ struct gate_scores {
   /// @brief Write the scores of a slot's tokens.
   /// @param slot number of the slot, below 2^40
   /// @param[out] scores rows with sum 1. @shape{tokens x servers}
-  /// @throws contract_violation (level 1) on a wrong width, or a skew that is negative or not finite
+  /// @throws contract_violation (level 1) on a wrong width, or a skew that is negative or above `max_skew`
   /// @complexity O(tokens x servers), no allocation
   /// @determinism a function of (seeds, skew, servers, slot, row); equal bits for equal libm
   void fill(std::uint64_t slot, matrix_view<float> scores) const {
     FAIRLEAD_EXPECTS(servers >= 0 && (scores.rows() == 0 || scores.cols() == servers), "one column a server", scores.cols(), servers);
-    FAIRLEAD_EXPECTS(skew >= 0.0 && std::isfinite(skew), "the skew must be finite and not negative", skew);
+    FAIRLEAD_EXPECTS(skew >= 0.0 && skew <= max_skew, "the skew must not be negative, and at most 1e30", skew);
     std::uint64_t const stream = (std::uint64_t{0x676174} << 40U) + slot;
     for (index_t server = 0; server < servers; ++server) {
       auto const fixed = static_cast<float>(bias(server));

@@ -47,12 +47,14 @@ template <int fan_out, class Key>
 /// `select_servers` for any keys, ties and fan_out.
 template <class Key, tie_break Ties>
 void select_one_by_one(slot_view const& view, index_t token, Ties const& ties, Key const& key, std::span<double> best,
-                    expert_id* row) {
+                       expert_id* row) {
   index_t const servers = view.servers();
   index_t const fan_out = view.fan_out;
   index_t found = 0;
   for (index_t j = 0; j < servers; ++j) {
-    double const own = key(j);
+    double const given = key(j);
+    // NaN compares with nothing: in its place, no better key could pass it.
+    double const own = given == given ? given : -std::numeric_limits<double>::infinity();
     auto const before = [&](index_t place) {
       double const other = best[static_cast<std::size_t>(place)];
       if (own != other) { return own > other; }
