@@ -13,7 +13,6 @@
 #include <condition_variable>
 #include <cstdio>
 #include <exception>
-#include <filesystem>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -149,9 +148,7 @@ int main(int argc, char** argv) {
     }
     if (!given.sweep.empty()) { settings.push_back({given.sweep_load, given.sweep_skew, true}); }
     settings.erase(std::remove_if(settings.begin(), settings.end(), [&](auto const& one) { return sim::entries_of(given, one).empty(); }), settings.end());
-    std::error_code error;
-    std::filesystem::create_directories(given.out, error);
-    if (error) { throw examples::usage_error(given.out + ": " + error.message()); }
+    examples::prepare_folder(given.out, {"summary.csv", "series.csv", "tables.md"});
 
     language_model::interrupt::listen();
     auto const start = std::chrono::steady_clock::now();
@@ -159,11 +156,12 @@ int main(int argc, char** argv) {
     for (std::size_t s = 0; s < settings.size(); ++s) {
       for (index_t seed = 1; seed <= given.seeds; ++seed) { all.jobs.push_back({s, static_cast<std::uint64_t>(seed), {}, false}); }
     }
+    index_t const used = std::min(given.threads, static_cast<index_t>(all.jobs.size()));
     examples::live_table screen(given.plain);
     std::string tables;
     {
       std::vector<std::jthread> threads;
-      for (index_t t = 0; t < std::min(given.threads, static_cast<index_t>(all.jobs.size())); ++t) {
+      for (index_t t = 0; t < used; ++t) {
         threads.emplace_back([&] { work(given, settings, all); });
       }
       tables = report(given, settings, all, screen);
@@ -177,7 +175,7 @@ int main(int argc, char** argv) {
       for (auto const& strategy : one.result.strategies) { controllers += strategy.seconds; }
     }
     std::printf("%.1f s on %lld threads; processor time: controllers %.1f s, bounds %.1f s; results in %s\n",
-                seconds(std::chrono::steady_clock::now() - start).count(), static_cast<long long>(given.threads), controllers, bounds, given.out.c_str());
+                seconds(std::chrono::steady_clock::now() - start).count(), static_cast<long long>(used), controllers, bounds, given.out.c_str());
     bool good = true;
     for (auto const& one : all.jobs) {
       for (auto const& strategy : one.result.strategies) {
@@ -187,10 +185,10 @@ int main(int argc, char** argv) {
     if (language_model::interrupt::came()) { return 130; }
     return good ? 0 : 1;
   } catch (examples::usage_error const& wrong) {
-    std::fprintf(stderr, "%s\n%.*s", wrong.what(), static_cast<int>(sim::usage.size()), sim::usage.data());
+    std::fprintf(stderr, "edge_simulation: %s\nsee --help\n", wrong.what());
     return 2;
   } catch (std::exception const& failed) {
-    std::fprintf(stderr, "%s\n", failed.what());
-    return 2;
+    std::fprintf(stderr, "edge_simulation: %s\n", failed.what());
+    return 1;
   }
 }

@@ -6,6 +6,7 @@
 #include "../common/edge_strategies.hpp"
 
 #include <fairlead/core/ids.hpp>
+#include <fairlead/workload/gate_scores.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -58,7 +59,7 @@ struct options {
   bool help = false;                                       ///< print the usage and end
 };
 
-/// Printed by --help and after a wrong command line.
+/// Printed by --help.
 inline constexpr std::string_view usage =
     R"(usage: edge_simulation [options]
   --loads LIST         mean arrivals of a slot (300,390,440,520)
@@ -85,7 +86,7 @@ inline constexpr std::string_view usage =
   --plain              lines even on a terminal
   --quick              two seeds of 60 slots, load 390, skew 0.5
   --help               this text
-exit codes: 0 done, 1 a result is not as it must be, 2 wrong option, 130 interrupted (what is done is written)
+exit codes: 0 done, 1 failed, or a result is not as it must be, 2 wrong option, 130 interrupted (what is done is written)
 )";
 
 /// @param name a name
@@ -122,8 +123,8 @@ inline double number(examples::arguments& given) {
   return value;
 }
 /// @param given the arguments, at an option
-/// @param low[out] first of two positive numbers
-/// @param high[out] second
+/// @param[out] low first of two positive numbers
+/// @param[out] high second
 /// @throws examples::usage_error
 inline void range(examples::arguments& given, double& low, double& high) {
   std::string const name(given.name());
@@ -159,6 +160,14 @@ inline void check(options const& made) {
     throw examples::usage_error("--fan-out " + std::to_string(made.fan_out) + ": a token needs distinct servers, and --servers gives " +
                                 std::to_string(made.servers));
   }
+  if (made.servers > 1000) { throw examples::usage_error("--servers must be at most 1000"); }
+  if (made.seeds > 100000) { throw examples::usage_error("--seeds must be at most 100000"); }
+  for (double const skew : made.skews) {
+    if (skew > fl::workload::gate_scores::max_skew) { throw examples::usage_error("--skews must be at most 1e30"); }
+  }
+  if (made.sweep_skew > fl::workload::gate_scores::max_skew) { throw examples::usage_error("--sweep-skew must be at most 1e30"); }
+  double const utility = std::max(made.weights.utility, made.sweep.empty() ? 0.0 : *std::max_element(made.sweep.begin(), made.sweep.end()));
+  if (!std::isfinite(utility * made.weights.gate)) { throw examples::usage_error("V times mu is too large: lower --v, --sweep-v or --mu"); }
   std::string known;
   std::vector<std::string> all;
   examples::each_strategy([&](std::string const& name, auto const&) { all.push_back(name), known += ' ' + name; });

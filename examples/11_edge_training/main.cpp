@@ -120,6 +120,7 @@ bool holds(report const& results) {
 int run_program(options chosen) {
   check_names(chosen.strategies);
   data_set const data = chosen.synthetic ? make_data(chosen.side, chosen.images, chosen.images / 4, 1) : read_data(chosen.data);
+  examples::prepare_folder(chosen.out, {"summary.csv", "runs.csv", "curves.csv"});
   language_model::interrupt::listen();
   auto const jobs = jobs_of(chosen);
   index_t const test = chosen.test == 0 ? data.test.size() : std::min(chosen.test, data.test.size());

@@ -146,6 +146,9 @@ inline options parse(std::vector<std::string_view> const& words) {
   if (made.arrivals * static_cast<double>(made.slots) > 1e8) {
     throw examples::usage_error("--arrivals times --slots must be at most 100 million tokens: each is remembered until it is served");
   }
+  if (!std::isfinite(std::max(made.utility, made.sweep_v ? 1000.0 : 0.0) * made.gate)) {
+    throw examples::usage_error("V times mu is too large: lower --v or --mu");
+  }
   if (made.hidden > 65536) { throw examples::usage_error("--hidden must be at most 65536"); }
   if (made.seeds > 100000) { throw examples::usage_error("--seeds must be at most 100000"); }
   return made;

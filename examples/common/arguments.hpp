@@ -4,6 +4,9 @@
 /// @brief Reading a command line option by option.
 #include <charconv>
 #include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -76,5 +79,20 @@ class arguments {
   std::size_t at_ = 0;
   std::string_view name_;
 };
+
+/// @brief Make a folder for results and see that files can be written there: before the work, not after it.
+/// @param folder the folder
+/// @param names files that will be written; made empty if they are not there
+/// @throws usage_error if that fails
+inline void prepare_folder(std::string const& folder, std::initializer_list<char const*> names) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) { throw usage_error("--out " + folder + ": " + error.message()); }
+  for (char const* const name : names) {
+    if (!std::ofstream(std::filesystem::path(folder) / name, std::ios::app)) {
+      throw usage_error("--out " + folder + ": " + name + " cannot be written there");
+    }
+  }
+}
 
 }  // namespace examples

@@ -23,8 +23,10 @@ struct estimate {
     if (values.size() < 2) { return made; }
     double squares = 0.0;
     for (double const v : values) { squares += (v - made.mean) * (v - made.mean); }
-    double const t = values.size() - 2 < quantile.size() ? quantile[values.size() - 2] : 1.96 + 2.5 / (count - 1.0);
-    made.half = t * std::sqrt(squares / (count - 1.0) / count);
+    double const freedom = count - 1.0;
+    // Beyond the table, the first terms of the quantile's expansion around that of the normal law: right to three digits.
+    double const t = values.size() - 2 < quantile.size() ? quantile[values.size() - 2] : 1.95996 + (2.3723 + 2.8225 / freedom) / freedom;
+    made.half = t * std::sqrt(squares / freedom / count);
     return made;
   }
 };

@@ -38,9 +38,17 @@ expect "too many copies for one run" --quick --loads 1e9
 expect "too many copies for one run" --quick --slots 100000000
 expect "--slots needs a number >= 1, not '0'" --quick --slots 0
 expect "--slots needs a value" --quick --slots
+expect "--servers must be at most 1000" --quick --servers 1000000000
+expect "--seeds must be at most 100000" --quick --seeds 1000000000000
+expect "--skews must be at most 1e30" --quick --skews 1e300
+expect "V times mu is too large" --quick --v 1e200 --mu 1e200
+expect "V times mu is too large" --quick --sweep-v 1e200 --mu 1e200
 expect "unknown option '--load'" --quick --load 4
 : >"$scratch/file"
 printed=$("$program" --quick --plain --out "$scratch/file/out" 2>&1) && fail "a folder inside a file"
+mkdir -p "$scratch/taken/tables.md"
+printed=$("$program" --quick --plain --out "$scratch/taken" 2>&1) && fail "a folder in the place of a file"
+[[ $printed == *"tables.md cannot be written there"* && $printed != *" of "*" runs"* ]] || fail "files must be tried before the runs: $printed"
 [[ -e $scratch/out ]] && fail "results were written"
 "$program" --help | grep -q -- "--baseline-speed" || fail "--help"
 

@@ -36,10 +36,17 @@ expect "--v needs a finite number" --quick --v inf
 expect "--mu needs a number >= 0, not 'nan'" --quick --mu nan
 expect "at most 100 million tokens" --quick --slots 1000000000
 expect "--hidden must be at most" --quick --hidden 100000000
+expect "V times mu is too large" --quick --v 1e200 --mu 1e200
 expect "--threads needs a value" --quick --threads
 expect "unknown option '--slot'" --quick --slot 4
 [[ -e $scratch/out ]] && fail "results were written"
 "$program" --help | grep -q -- "--sweep-v" || fail "--help"
+mkdir -p "$scratch/taken/runs.csv"
+for folder in "$scratch/taken" "$scratch/packed/train-images-idx3-ubyte/out"; do
+  printed=$("$program" --quick --plain --out "$folder" 2>&1)
+  code=$?
+  [[ $code -eq 2 && $printed == *"--out $folder: "* && $printed != *"training images"* ]] || fail "$folder must be tried before training: code $code, $printed"
+done
 
 # IDX files: 60 black 4 x 4 images of class 7. The biases learn the class.
 idx() {

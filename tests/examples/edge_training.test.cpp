@@ -335,5 +335,19 @@ TEST_CASE("an estimate over seeds has the interval of Student's t", "[examples][
   REQUIRE(five.mean == Approx(3.0));
   REQUIRE(five.half == Approx(2.776 * std::sqrt(2.5 / 5.0)));
   REQUIRE(examples::estimate::of({7.0}).half == 0.0);
+  // Alternating numbers have a known spread: quantiles of the table and beyond it, from printed tables.
+  struct known {
+    std::size_t seeds;
+    double t;
+  };
+  for (auto const& [seeds, t] : {known{2, 12.706}, known{10, 2.262}, known{11, 2.228}, known{16, 2.131}, known{21, 2.086}, known{101, 1.984}}) {
+    std::vector<double> values;
+    for (std::size_t i = 0; i < seeds; ++i) { values.push_back(i % 2 == 0 ? 1.0 : 3.0); }
+    auto const made = examples::estimate::of(values);
+    double squares = 0.0;
+    for (double const v : values) { squares += (v - made.mean) * (v - made.mean); }
+    auto const n = static_cast<double>(seeds);
+    REQUIRE(made.half / std::sqrt(squares / (n - 1.0) / n) == Approx(t).epsilon(0.0015));
+  }
   REQUIRE(examples::estimate::of({}).mean == 0.0);
 }
