@@ -48,7 +48,7 @@ case " ${arguments[*]} " in *" --help "* | *" -h "*) exit "$code" ;; esac
 # Debian's Python holds Debian's matplotlib; another python3 may come first in PATH.
 python=/usr/bin/python3
 [ -x "$python" ] || python=python3
-"$python" "$root/examples/plot_edge_training.py" "$out"
+"$python" "$root/examples/plot_edge_training.py" "$out" || [ "$code" = 130 ] # so early that there is nothing to draw
 say "done"
 printf '%s\n' "table: $out/summary.csv" "runs:  $out/runs.csv" "plots: $out/accuracy.png, $out/backlog.png"
 [ ! -f "$out/sweep.png" ] || echo "       $out/sweep.png"

@@ -80,16 +80,19 @@ class report {
 
   /// @brief Print the comparison, and the sweep over V if there was one.
   void print() const {
+    if (outcomes_.empty()) {
+      std::printf("\nno run was finished\n");
+      return;
+    }
     std::printf("\n%-14s %5s %16s %18s %17s %11s %14s %8s %7s %8s %6s\n", "strategy", "seeds", "accuracy %", "minus convex", "completed", "backlog",
                 "overshoot J", "sum Z J", "gate %", "delay", "cpu s");
     for (std::string const& name : names_) {
       auto const runs = of(name, utility_);
       if (runs.empty()) { continue; }
-      auto const accuracy = over(runs, columns[0].value), difference = minus_reference(runs);
-      auto const completed = over(runs, columns[1].value), overshoot = over(runs, columns[3].value);
-      std::printf("%-14s %5zu %8.2f +- %4.2f %10.2f +- %4.2f %8.0f +- %5.0f %11.0f %6.2f +- %4.2f %8.0f %7.1f %8.2f %6.1f\n", name.c_str(), runs.size(),
-                  100.0 * accuracy.mean, 100.0 * accuracy.half, 100.0 * difference.mean, 100.0 * difference.half, completed.mean, completed.half,
-                  over(runs, columns[2].value).mean, overshoot.mean, overshoot.half, over(runs, columns[4].value).mean,
+      std::printf("%-14s %5zu %16s %18s %17s %11.0f %14s %8.0f %7.1f %8.2f %6.1f\n", name.c_str(), runs.size(),
+                  text(over(runs, columns[0].value), 100.0, 2, runs).c_str(), text(minus_reference(runs), 100.0, 2, runs).c_str(),
+                  text(over(runs, columns[1].value), 1.0, 0, runs).c_str(), over(runs, columns[2].value).mean,
+                  text(over(runs, columns[3].value), 1.0, 2, runs).c_str(), over(runs, columns[4].value).mean,
                   100.0 * over(runs, columns[5].value).mean, over(runs, columns[6].value).mean, over(runs, columns[7].value).mean);
     }
     if (!swept()) { return; }
@@ -98,10 +101,10 @@ class report {
       for (double const v : sweep_values) {
         auto const runs = of(name, v);
         if (runs.empty()) { continue; }
-        auto const accuracy = over(runs, columns[0].value), completed = over(runs, columns[1].value), debt = over(runs, columns[4].value);
-        std::printf("%-14s %6g %5zu %8.2f +- %4.2f %8.0f +- %5.0f %9.0f +- %5.0f %7.1f %11.0f\n", std::string(name).c_str(), v, runs.size(),
-                    100.0 * accuracy.mean, 100.0 * accuracy.half, completed.mean, completed.half, debt.mean, debt.half,
-                    100.0 * over(runs, columns[5].value).mean, over(runs, columns[2].value).mean);
+        std::printf("%-14s %6g %5zu %16s %17s %18s %7.1f %11.0f\n", std::string(name).c_str(), v, runs.size(),
+                    text(over(runs, columns[0].value), 100.0, 2, runs).c_str(), text(over(runs, columns[1].value), 1.0, 0, runs).c_str(),
+                    text(over(runs, columns[4].value), 1.0, 0, runs).c_str(), 100.0 * over(runs, columns[5].value).mean,
+                    over(runs, columns[2].value).mean);
       }
     }
     std::fflush(stdout);
@@ -176,6 +179,16 @@ class report {
     std::vector<double> values;
     for (outcome const* run : runs) { values.push_back(value(*run)); }
     return examples::estimate::of(values);
+  }
+  // A mean and its interval; one run has none.
+  [[nodiscard]] static std::string text(examples::estimate const& of, double factor, int digits, group const& runs) {
+    std::array<char, 64> buffer{};
+    if (runs.size() < 2) {
+      std::snprintf(buffer.data(), buffer.size(), "%.*f", digits, factor * of.mean);
+    } else {
+      std::snprintf(buffer.data(), buffer.size(), "%.*f +- %*.*f", digits, factor * of.mean, digits == 0 ? 5 : 4, digits, factor * of.half);
+    }
+    return buffer.data();
   }
   // Accuracy minus that of `convex`, seed by seed: both saw the same arrivals from the same start, so that the difference
   // is known better than either.
