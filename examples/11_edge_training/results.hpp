@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -89,10 +90,11 @@ class report {
     for (std::string const& name : names_) {
       auto const runs = of(name, utility_);
       if (runs.empty()) { continue; }
+      auto const minus = minus_reference(runs);
       std::printf("%-14s %5zu %16s %18s %17s %11.0f %14s %8.0f %7.1f %8.2f %6.1f\n", name.c_str(), runs.size(),
-                  text(over(runs, columns[0].value), 100.0, 2, runs).c_str(), text(minus_reference(runs), 100.0, 2, runs).c_str(),
-                  text(over(runs, columns[1].value), 1.0, 0, runs).c_str(), over(runs, columns[2].value).mean,
-                  text(over(runs, columns[3].value), 1.0, 2, runs).c_str(), over(runs, columns[4].value).mean,
+                  text(over(runs, columns[0].value), 100.0, 2, runs.size()).c_str(), text(examples::estimate::of(minus), 100.0, 2, minus.size()).c_str(),
+                  text(over(runs, columns[1].value), 1.0, 0, runs.size()).c_str(), over(runs, columns[2].value).mean,
+                  text(over(runs, columns[3].value), 1.0, 2, runs.size()).c_str(), over(runs, columns[4].value).mean,
                   100.0 * over(runs, columns[5].value).mean, over(runs, columns[6].value).mean, over(runs, columns[7].value).mean);
     }
     if (!swept()) { return; }
@@ -102,8 +104,8 @@ class report {
         auto const runs = of(name, v);
         if (runs.empty()) { continue; }
         std::printf("%-14s %6g %5zu %16s %17s %18s %7.1f %11.0f\n", std::string(name).c_str(), v, runs.size(),
-                    text(over(runs, columns[0].value), 100.0, 2, runs).c_str(), text(over(runs, columns[1].value), 1.0, 0, runs).c_str(),
-                    text(over(runs, columns[4].value), 1.0, 0, runs).c_str(), 100.0 * over(runs, columns[5].value).mean,
+                    text(over(runs, columns[0].value), 100.0, 2, runs.size()).c_str(), text(over(runs, columns[1].value), 1.0, 0, runs.size()).c_str(),
+                    text(over(runs, columns[4].value), 1.0, 0, runs.size()).c_str(), 100.0 * over(runs, columns[5].value).mean,
                     over(runs, columns[2].value).mean);
       }
     }
@@ -128,8 +130,13 @@ class report {
         auto const made = over(own, one.value);
         summary << ',' << made.mean << ',' << made.half;
       }
-      auto const difference = minus_reference(own);
-      summary << ',' << difference.mean << ',' << difference.half << '\n';
+      auto const minus = minus_reference(own);
+      auto const difference = examples::estimate::of(minus);
+      if (minus.empty()) {
+        summary << ",,\n";
+      } else {
+        summary << ',' << difference.mean << ',' << difference.half << '\n';
+      }
     }
     runs << "strategy,v,seed,arrivals";
     for (column const& one : columns) { runs << ',' << one.name; }
@@ -180,10 +187,11 @@ class report {
     for (outcome const* run : runs) { values.push_back(value(*run)); }
     return examples::estimate::of(values);
   }
-  // A mean and its interval; one run has none.
-  [[nodiscard]] static std::string text(examples::estimate const& of, double factor, int digits, group const& runs) {
+  // A mean and its interval; one run has none, and no run has no mean.
+  [[nodiscard]] static std::string text(examples::estimate const& of, double factor, int digits, std::size_t runs) {
     std::array<char, 64> buffer{};
-    if (runs.size() < 2) {
+    if (runs == 0) { return "-"; }
+    if (runs == 1) {
       std::snprintf(buffer.data(), buffer.size(), "%.*f", digits, factor * of.mean);
     } else {
       std::snprintf(buffer.data(), buffer.size(), "%.*f +- %*.*f", digits, factor * of.mean, digits == 0 ? 5 : 4, digits, factor * of.half);
@@ -191,15 +199,15 @@ class report {
     return buffer.data();
   }
   // Accuracy minus that of `convex`, seed by seed: both saw the same arrivals from the same start, so that the difference
-  // is known better than either.
-  [[nodiscard]] examples::estimate minus_reference(group const& runs) const {
+  // is known better than either. Empty if none has the seed of one of `convex`.
+  [[nodiscard]] std::vector<double> minus_reference(group const& runs) const {
     std::vector<double> values;
     for (outcome const* reference : of("convex", utility_)) {
       for (outcome const* run : runs) {
         if (run->seed == reference->seed) { values.push_back(run->accuracy - reference->accuracy); }
       }
     }
-    return examples::estimate::of(values);
+    return values;
   }
   [[nodiscard]] std::vector<std::pair<std::string, double>> groups() const {
     std::vector<std::pair<std::string, double>> made;

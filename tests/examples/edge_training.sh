@@ -73,6 +73,11 @@ cmp "$scratch/one/curves.csv" "$scratch/two/curves.csv" || fail "curves.csv depe
 run nothing --arrivals 0 --strategies convex,top_k --threads 1
 awk -F, 'NR > 1 && ($4 != 0 || $6 != 0) { exit 1 }' "$scratch/nothing/runs.csv" || fail "no arrivals, nothing completed"
 
+# Without convex there is nothing to compare with, and one run has no interval.
+run alone --strategies top_k --seeds 1
+grep -q '^top_k,.*,,$' "$scratch/alone/summary.csv" || fail "no difference to runs that were not made: $(cat "$scratch/alone/summary.csv")"
+grep -Eq '^top_k +1 +100\.00 +- ' "$scratch/alone.txt" || fail "no interval of one run: $(cat "$scratch/alone.txt")"
+
 # Ctrl-C: the first runs are long, so that the signal always meets them.
 mkfifo "$scratch/pipe"
 "$program" --quick --plain --slots 200000 --test 1 --every 200000 --strategies random,convex --threads 2 --out "$scratch/stopped" >"$scratch/pipe" 2>&1 &
