@@ -308,11 +308,13 @@ TEST_CASE("convex_choice equals LEMON's network simplex on a grid of integers") 
     index_t tokens, servers, fan_out;
   };
   std::uint64_t seed = 70000;
-  for (shape const s : {shape{390, 10, 3}, shape{200, 40, 1}, shape{150, 33, 8}, shape{700, 17, 2}, shape{60, 20, 20}}) {
+  // The last three have servers with long lists of tokens, of which only the near ones are looked at.
+  for (shape const s : {shape{390, 10, 3}, shape{200, 40, 1}, shape{150, 33, 8}, shape{700, 17, 2}, shape{60, 20, 20},
+                        shape{1500, 3, 1}, shape{1200, 4, 2}, shape{800, 3, 2}}) {
     for (int kind = 0; kind < 6; ++kind) {
       draws draw{++seed};
       // Many values; few; duplicated rows; flat costs; forbidden pairs; costs that dwarf the scores.
-      auto scores = integer_scores(draw, s.tokens, s.servers, kind == 1 ? 3 : 1000, kind == 4 && s.fan_out < s.servers ? 5 : 0);
+      auto scores = integer_scores(draw, s.tokens, s.servers, kind == 1 ? 3 : 1000, kind == 4 && s.fan_out + 6 <= s.servers ? 5 : 0);
       for (index_t t = 0; t < s.tokens && kind == 2; ++t) { std::copy_n(scores.view().row(t / 50 * 50), s.servers, scores.view().row(t)); }
       table_cost cost = integer_costs(draw, s.servers, s.tokens, kind == 3 ? 0 : kind == 1 ? 1 : 40, false);
       for (auto& row : cost.steps) {
@@ -516,6 +518,58 @@ TEST_CASE("steps of the size of rounding do not hide those of other servers") {
   answer const all = solve({.scores = scores.view(), .fan_out = 5, .scale = 1e-300, .warm_prices = {}, .priority = {}}, far);
   REQUIRE(all.report.status == fl::status::ok);
   REQUIRE(all.report.value == Approx(9e25));
+}
+
+TEST_CASE("many tokens and few servers: every answer is proved, with equal rows, few values and forbidden pairs") {
+  for (std::uint64_t seed = 0; seed < 24; ++seed) {
+    draws draw{90000 + seed};
+    index_t const servers = 2 + static_cast<index_t>(seed % 4);
+    index_t const tokens = 4000;
+    index_t const fan_out = seed % 3 == 0 ? 2 : 1;
+    fl::matrix<float> scores(tokens, servers);
+    for (index_t t = 0; t < tokens; ++t) {
+      for (index_t j = 0; j < servers; ++j) {
+        double const drawn = draw.unit();
+        scores(t, j) = static_cast<float>(seed % 4 == 1 ? std::floor(drawn * 8.0) / 8.0 : drawn);
+        if (seed % 4 == 2 && t % 32 != 0) { scores(t, j) = scores(t - 1, j); }
+        if (seed % 4 == 3 && j >= fan_out && drawn < 0.2) { scores(t, j) = forbidden; }
+      }
+    }
+    std::vector<double> slope;
+    for (index_t j = 0; j < servers; ++j) { slope.push_back(draw.unit() < 0.3 ? 0.0 : std::exp(-10.0 * draw.unit())); }
+    auto const cost = [&](index_t j, index_t n) {
+      auto const at = static_cast<std::size_t>(j);
+      return 0.3 * static_cast<double>(j) + slope[at] * static_cast<double>(n) + (n > tokens / 3 ? 1.0 : 0.0);
+    };
+    fl::convex_choice const solver;
+    fl::arena<> memory(solver.workspace_bytes(tokens, servers, fan_out));
+    fl::workspace ws = memory.view();
+    fl::matrix<fl::expert_id> choices(tokens, fan_out);
+    std::vector<index_t> counts(static_cast<std::size_t>(servers));
+    auto const report = solver.solve(fl::serial{}, {.scores = scores.view(), .fan_out = fan_out, .scale = 2.0, .warm_prices = {}, .priority = {}},
+                                     cost, {.choices = choices.view(), .counts = counts, .prices = {}}, ws);
+    CAPTURE(seed);
+    REQUIRE(report.status == fl::status::ok);
+    REQUIRE(report.gap() <= 1e-11 * std::max(1.0, std::fabs(report.value)));
+    REQUIRE(std::accumulate(counts.begin(), counts.end(), index_t{0}) == tokens * fan_out);
+  }
+}
+
+TEST_CASE("penalties in place of capacities do not drown small differences") {
+  draws draw{123};
+  fl::matrix<float> scores(420, 9);
+  for (index_t i = 0; i < 420 * 9; ++i) { scores.data()[i] = static_cast<float>(draw.unit()); }
+  std::vector<double> first;
+  for (index_t j = 0; j < 9; ++j) { first.push_back(3.0 * draw.unit()); }
+  table_cost cost;
+  for (index_t j = 0; j < 9; ++j) {
+    std::vector<double> row;
+    for (index_t n = 0; n < 420; ++n) { row.push_back(n < (j < 2 ? 420 : 60) ? first[static_cast<std::size_t>(j)] : 1e9); }
+    cost.steps.push_back(row);
+  }
+  answer const got = solve({.scores = scores.view(), .fan_out = 2, .scale = 0.05, .warm_prices = {}, .priority = {}}, cost);
+  REQUIRE(got.report.status == fl::status::ok);
+  REQUIRE(got.report.gap() < 1e-11);
 }
 
 TEST_CASE("warm prices without sense never pass for a proof") {

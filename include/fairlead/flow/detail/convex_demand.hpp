@@ -174,17 +174,22 @@ template <class Marginal>
 void set_level(scaled_marginal<Marginal>& cost, index_t servers, index_t tokens, index_t copies, double scale,
                std::span<double> scratch) {
   index_t const typical = std::min(tokens - 1, copies / servers);
-  index_t count = 0;
-  for (index_t j = 0; j < servers; ++j) {
-    double const value = cost.raw(j, typical);
-    if (std::abs(value) < infinite<double>) { scratch[static_cast<std::size_t>(count++)] = value; }
-  }
-  cost.level = 0.0;
-  if (count > 0) {
-    auto const middle = scratch.begin() + (count - 1) / 2;
-    std::nth_element(scratch.begin(), middle, scratch.begin() + count);
-    cost.level = *middle;
-  }
+  auto const smallest = [&](index_t at, index_t rank) {
+    index_t count = 0;
+    for (index_t j = 0; j < servers; ++j) {
+      double const value = cost.raw(j, at);
+      if (std::abs(value) < infinite<double>) { scratch[static_cast<std::size_t>(count++)] = value; }
+    }
+    if (count == 0) { return 0.0; }
+    auto const wanted = scratch.begin() + std::min(rank, count - 1);
+    std::nth_element(scratch.begin(), wanted, scratch.begin() + count);
+    return *wanted;
+  };
+  // Penalties in place of capacities must not set the level: small differences would drown in them. Each token needs
+  // fan_out servers, so that as many first copies are paid for at least.
+  double const least = smallest(0, copies / tokens - 1);
+  cost.level = smallest(typical, (servers - 1) / 2);
+  if (std::abs(cost.level) > 0x1p20 * (std::abs(least) + scale)) { cost.level = least; }
   // The largest, not a median: what is clamped to `most` cannot be told apart.
   double largest = 0.0;
   auto const look = [&](index_t at) {
