@@ -5,7 +5,8 @@
 // times as long each peer takes (median of the ratios) and where a peer is not exact, by how much it misses. Peers get the
 // marginal costs as a table, whose making is not counted, nor is that of graphs and programs; the router calculates its own.
 // LEMON works on integers: scores and steps on a grid of 1 / 1024 copy^2, so that its value may differ by the rounding of
-// each copy. All other exact peers must find the router's value up to rounding of sums: else the row fails.
+// each copy; Clp and GLPK have tolerances of their own, 1e-6 is allowed. Successive paths must find the router's value up to
+// rounding of sums. Else the row fails.
 #include "edge/recorded_slots.hpp"
 #include "support/axes.hpp"
 #include "support/ceilings.hpp"

@@ -568,6 +568,79 @@ TEST_CASE("a key of NaN does not keep its place before better ones, whatever tie
   CHECK(ids == std::vector<index_t>{2, 3, 4, 5, 6, 7});
 }
 
+namespace {
+struct drawn_keys : fl::keyed_router<drawn_keys, fl::token_keys> {
+  std::vector<double> const* table = nullptr;
+  template <fl::energy_model Model>
+  [[nodiscard]] auto keys(fl::slot_view const& view, Model const&, std::span<double>) const {
+    return [this, servers = view.servers()](index_t t, index_t j) { return (*table)[static_cast<std::size_t>(t * servers + j)]; };
+  }
+};
+
+template <class Ties>
+std::vector<index_t> sorted_servers(fl::slot_view const& view, std::vector<double> const& table, Ties const& ties, index_t token) {
+  index_t const servers = view.servers();
+  std::vector<index_t> ids(static_cast<std::size_t>(servers));
+  std::iota(ids.begin(), ids.end(), index_t{0});
+  auto const key = [&](index_t j) {
+    double const given = table[static_cast<std::size_t>(token * servers + j)];
+    return std::isnan(given) ? -std::numeric_limits<double>::infinity() : given;
+  };
+  std::sort(ids.begin(), ids.end(), [&](index_t a, index_t b) {
+    if (key(a) != key(b)) { return key(a) > key(b); }
+    return ties.rank(view, token, a) != ties.rank(view, token, b) ? ties.rank(view, token, a) < ties.rank(view, token, b) : a < b;
+  });
+  ids.resize(static_cast<std::size_t>(view.fan_out));
+  return ids;
+}
+}  // namespace
+
+TEST_CASE("selection by keys is that of a sort, for any number of tokens, servers and copies", "[edge]") {
+  index_t wrong = 0, checked = 0;
+  for (std::uint64_t seed = 0; seed < 400; ++seed) {
+    auto const words = fl::philox::draw(seed, 9, 0);
+    auto const servers = static_cast<index_t>(1 + words[0] % 20);
+    auto const tokens = static_cast<index_t>(words[1] % 71);
+    index_t const fan_out = 1 + static_cast<index_t>(words[2] % 8) % servers;
+    std::vector<double> table(static_cast<std::size_t>(tokens * servers));
+    for (std::size_t i = 0; i < table.size(); ++i) {
+      std::uint32_t const word = fl::philox::draw(seed, 10, i)[0] % 24;
+      bool const odd = words[3] % 3 == 0;  // a third of the cases have numbers that are none
+      table[i] = odd && word < 4   ? std::numeric_limits<double>::quiet_NaN()
+                 : odd && word < 8 ? -std::numeric_limits<double>::infinity()
+                 : word == 8       ? std::numeric_limits<double>::infinity()
+                                   : static_cast<double>(word % (words[3] % 2 == 0 ? 3U : 24U));
+    }
+    fl::unmetered const rates(std::vector<double>(static_cast<std::size_t>(servers), 1.0));
+    std::vector<double> const none(static_cast<std::size_t>(servers), 0.0);
+    fl::matrix<float> const scores(tokens, servers);
+    fl::slot_view const view{.scores = scores.view(), .backlog = none, .energy_debt = none, .weights = {}, .fan_out = fan_out,
+                             .first_token = seed, .seed = 1};
+    auto const check = [&](auto const& ties) {
+      drawn_keys router;
+      router.table = &table;
+      fl::matrix<fl::expert_id> choice(tokens, fan_out);
+      std::vector<index_t> counts(static_cast<std::size_t>(servers), -1), expected(counts.size(), 0);
+      fl::arena<> memory(router.workspace_bytes(tokens, servers, fan_out));
+      fl::workspace ws = memory.view();
+      router.route(view, rates, ties, choice.view(), counts, ws);
+      for (index_t t = 0; t < tokens; ++t) {
+        auto const ids = sorted_servers(view, table, ties, t);
+        for (index_t k = 0; k < fan_out; ++k) {
+          wrong += fl::to_index(choice(t, k)) == ids[static_cast<std::size_t>(k)] ? 0 : 1;
+          ++expected[static_cast<std::size_t>(ids[static_cast<std::size_t>(k)])];
+          ++checked;
+        }
+      }
+      wrong += counts == expected ? 0 : 1;
+    };
+    check(fl::ties_by_id{});
+    check(fl::ties_rotating{});
+  }
+  CHECK(checked > 50000);
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("back-pressure does not prefer the slow server once more waits there than at the router", "[edge]") {
   std::vector<double> const rates{1.0, 10.0};
   fl::unmetered const servers(rates);
