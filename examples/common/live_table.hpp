@@ -82,7 +82,11 @@ class live_table {
     std::size_t const most = known ? size.ws_row - 1U : 23;
     std::size_t const count = std::min(lines.size(), most);
     std::string text = up();
-    for (std::size_t i = 0; i < count; ++i) { text += std::string(cut(lines[i], columns)) + "\033[K\n"; }
+    for (std::size_t i = 0; i < count; ++i) {
+      // The last line says how far it is: a low terminal misses others.
+      auto const& line = i + 1 == count ? lines.back() : lines[i];
+      text += std::string(cut(line, columns)) + "\033[K\n";
+    }
     text += "\033[J";
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
