@@ -30,8 +30,8 @@ inline constexpr std::array<std::string_view, 3> composition_names{"switch", "de
 /// @param visit takes a name and an `fl::moe_layer`
 template <class Visit>
 void for_each_composition(options const& chosen, Visit const& visit) {
-  using expert = fl::gated_ffn<float, fl::silu, gemm_policy>;
-  using gate = fl::linear_gate<gemm_policy>;
+  using expert = fl::gated_ffn<float, fl::silu, examples::gemm_policy>;
+  using gate = fl::linear_gate<examples::gemm_policy>;
   index_t const width = chosen.width, experts = chosen.experts, hidden = chosen.hidden;
   // A token passes 2 * hidden units in each of them: the same work.
 

@@ -63,7 +63,7 @@ int run(options chosen, launcher& ranks) {
                 text.train.size(), text.validation.size(), text.vocabulary.size(),
                 static_cast<long long>(ranks.size(chosen)), static_cast<long long>(chosen.experts));
   }
-  interrupt::listen();
+  examples::interrupt::listen();
   std::vector<outcome> const outcomes =
       ranks.run(chosen, [&](auto comm) { return train_all(chosen, text, comm); });
   bool const interrupted = outcomes.back().interrupted;

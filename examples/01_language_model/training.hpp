@@ -116,7 +116,7 @@ outcome train(std::string const& name, Part& part, corpus const& text, options c
   index_t const rank = comm.rank(), ranks = comm.size();
   share const mine = share::of(chosen.batch, rank, ranks);
 
-  trunk<float, gemm_policy> const model{.vocabulary = static_cast<index_t>(text.vocabulary.size()),
+  trunk<float, examples::gemm_policy> const model{.vocabulary = static_cast<index_t>(text.vocabulary.size()),
                                         .context = chosen.context,
                                         .embedding = chosen.embedding,
                                         .width = chosen.width};
@@ -147,7 +147,7 @@ outcome train(std::string const& name, Part& part, corpus const& text, options c
                                               .first_token = mine.first});
     agreement sums{.loss = model.leave(on, parameters.span(), output.view(), rows.targets, kept),
                    .rows = static_cast<double>(mine.count),
-                   .stop = interrupt::came() ? 1.0 : 0.0,
+                   .stop = examples::interrupt::came() ? 1.0 : 0.0,
                    .seconds = std::chrono::duration<double>(clock::now() - start).count()};
     sums.reduce(on, comm);
 

@@ -43,7 +43,7 @@ inline constexpr std::array<std::string_view, 8> composition_names{
 template <class Visit>
 void visit_composition(std::string_view name, options const& chosen, index_t vocabulary, std::uint64_t seed,
                        Visit const& visit) {
-  using language_model::gemm_policy;
+  using examples::gemm_policy;
   index_t const experts = chosen.experts;
   fl::linear_gate<gemm_policy> const gate{.width = chosen.width, .experts = experts};
   fl::dense_ffn<float, fl::relu, gemm_policy> const expert{.width = chosen.width, .hidden = chosen.hidden};

@@ -86,7 +86,7 @@ outcome run(std::string name, std::uint64_t seed, Layer const& layer, lm::corpus
   index_t const followed = std::min(chosen.followed, positions);
   index_t const most = std::max(chosen.batch, followed);
 
-  lm::trunk<float, lm::gemm_policy> const model{
+  lm::trunk<float, examples::gemm_policy> const model{
       .vocabulary = vocabulary, .context = chosen.context, .embedding = chosen.embedding, .width = chosen.width};
   auto const layout = model.parameter_layout();
   fl::matrix<float> parameters(1, layout.size()), gradients(1, layout.size());
@@ -155,7 +155,7 @@ outcome run(std::string name, std::uint64_t seed, Layer const& layer, lm::corpus
     }
     result.curve.push_back(seen);
     tick();
-    if (lm::interrupt::came()) {
+    if (examples::interrupt::came()) {
       result.interrupted = true;
       return result;
     }

@@ -53,7 +53,7 @@ std::vector<outcome> run_all(std::vector<job> const& jobs, options const& chosen
   std::exception_ptr failure;
   auto const work = [&] {
     for (std::size_t i = next++; i < jobs.size(); i = next++) {
-      if (lm::interrupt::came()) { return; }
+      if (examples::interrupt::came()) { return; }
       try {
         visit_composition(jobs[i].name, chosen, static_cast<index_t>(text.vocabulary.size()), jobs[i].seed, [&](auto const& layer) {
           outcomes[i] = run(jobs[i].name, jobs[i].seed, layer, text, chosen, [&line] { line.step(); });
@@ -96,7 +96,7 @@ int run_program(options chosen) {
   check_names(chosen.compositions);
   lm::corpus const text = lm::corpus::make(chosen.text.empty() ? lm::generated_text(6000, 1) : lm::read_text(chosen.text),
                                            chosen.vocabulary, chosen.context);
-  lm::interrupt::listen();
+  examples::interrupt::listen();
   std::printf("%zu training words, %zu validation words, vocabulary %zu; %lld experts, %lld steps of %lld tokens\n",
               text.train.size(), text.validation.size(), text.vocabulary.size(), static_cast<long long>(chosen.experts),
               static_cast<long long>(chosen.steps), static_cast<long long>(chosen.batch));
@@ -109,7 +109,7 @@ int run_program(options chosen) {
   results.print();
   results.write(chosen.out);
   std::printf("\nwritten: %s/{summary,runs,distribution,curves}.csv\n", chosen.out.c_str());
-  if (lm::interrupt::came()) { return 130; }
+  if (examples::interrupt::came()) { return 130; }
   return !chosen.quick || holds(results) ? 0 : 1;
 }
 

@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
     std::filesystem::create_directories(given.out, error);
     if (error) { throw examples::usage_error(given.out + ": " + error.message()); }
 
-    language_model::interrupt::listen();
+    examples::interrupt::listen();
     constexpr fl::index_t parts = 5 + static_cast<fl::index_t>(std::tuple_size_v<decltype(plan_trace::planners_of(given))>);
     plan_trace::bar progress(parts, given.plain);
     plan_trace::setting const now{
@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
         .loads = loads,
         .cluster = fl::topology(loads.ranks, given.slots_per_rank, given.ranks_per_node),
         .time = {.seconds_per_copy = 3.0e-6 * given.copy_us, .bytes_per_copy = given.row_bytes, .bytes_per_s = given.rank_gb_per_s * 1e9, .exchanges = 4.0},
-        .interrupted = [] { return language_model::interrupt::came(); },
+        .interrupted = [] { return examples::interrupt::came(); },
         .advance = [&](double share) { progress.advance(share); }};
     std::printf("%lld records of %lld layers, %lld ranks, %lld experts, %lld slots; plans from counts %lld records old\n", static_cast<long long>(loads.records),
                 static_cast<long long>(loads.layers), static_cast<long long>(loads.ranks), static_cast<long long>(loads.experts),
@@ -79,7 +79,7 @@ int main(int argc, char** argv) {
     if (results.empty()) { throw examples::usage_error("--only names no composition"); }
     plan_trace::print_table(results, given);
     plan_trace::write_files(results, now);
-    if (language_model::interrupt::came()) { return 130; }
+    if (examples::interrupt::came()) { return 130; }
     return sound(results) ? 0 : 1;
   } catch (examples::usage_error const& wrong) {
     std::fprintf(stderr, "%s\n%.*s", wrong.what(), static_cast<int>(plan_trace::usage.size()), plan_trace::usage.data());

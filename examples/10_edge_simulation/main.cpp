@@ -37,7 +37,7 @@ struct board {
 };
 
 void work(sim::options const& given, std::vector<sim::setting> const& settings, board& all) {
-  auto const stopped = [&] { return language_model::interrupt::came() || all.failed; };
+  auto const stopped = [&] { return examples::interrupt::came() || all.failed; };
   for (;;) {
     std::size_t mine = 0;
     {
@@ -87,7 +87,7 @@ std::string report(sim::options const& given, std::vector<sim::setting> const& s
   std::unique_lock hold(all.mutex);
   for (std::size_t shown = 0; shown < settings.size() && !all.failed;) {
     auto const ended = [&](sim::job const& one) { return one.setting != shown || one.finished; };
-    bool const stopped = language_model::interrupt::came();
+    bool const stopped = examples::interrupt::came();
     bool const done = std::all_of(all.jobs.begin(), all.jobs.end(), ended);
     auto const finished = static_cast<std::size_t>(std::count_if(all.jobs.begin(), all.jobs.end(), [](auto const& one) { return one.finished; }));
     double const spent = seconds(std::chrono::steady_clock::now() - start).count();
@@ -150,7 +150,7 @@ int main(int argc, char** argv) {
     settings.erase(std::remove_if(settings.begin(), settings.end(), [&](auto const& one) { return sim::entries_of(given, one).empty(); }), settings.end());
     examples::prepare_folder(given.out, {"summary.csv", "series.csv", "tables.md"});
 
-    language_model::interrupt::listen();
+    examples::interrupt::listen();
     auto const start = std::chrono::steady_clock::now();
     board all;
     for (std::size_t s = 0; s < settings.size(); ++s) {
@@ -182,7 +182,7 @@ int main(int argc, char** argv) {
         if (!strategy.wrong.empty()) { std::printf("seed %llu: %s\n", static_cast<unsigned long long>(one.seed), strategy.wrong.c_str()), good = false; }
       }
     }
-    if (language_model::interrupt::came()) { return 130; }
+    if (examples::interrupt::came()) { return 130; }
     return good ? 0 : 1;
   } catch (examples::usage_error const& wrong) {
     std::fprintf(stderr, "edge_simulation: %s\nsee --help\n", wrong.what());

@@ -133,7 +133,7 @@ outcome run(job const& what, Router const& router, data_set const& data, options
     if (last || (slot + 1) % chosen.every == 0) { now.accuracy = model.accuracy(data.test, test_images); }
     result.curve.push_back(now);
     tick();
-    if (!last && language_model::interrupt::came()) {
+    if (!last && examples::interrupt::came()) {
       result.interrupted = true;
       return result;
     }

@@ -21,7 +21,7 @@ namespace edge_training {
 /// @brief Gate and experts with their gradients, optimizer and scratch.
 class learner {
  public:
-  using model_type = mixture<float, language_model::gemm_policy>;  ///< fp32, the BLAS where there is one
+  using model_type = mixture<float, examples::gemm_policy>;  ///< fp32, the BLAS where there is one
 
   /// @param model sizes
   /// @param most_rows most images of a call

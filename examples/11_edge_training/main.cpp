@@ -76,7 +76,7 @@ std::vector<outcome> run_all(std::vector<job> const& jobs, options const& chosen
   std::exception_ptr failure;
   auto const work = [&] {
     for (std::size_t i = next++; i < jobs.size(); i = next++) {
-      if (language_model::interrupt::came()) { return; }
+      if (examples::interrupt::came()) { return; }
       try {
         examples::each_strategy([&](char const* name, auto const& router) {
           if (jobs[i].strategy == name) { outcomes[i] = run(jobs[i], router, data, chosen, [&line] { line.step(); }); }
@@ -121,7 +121,7 @@ int run_program(options chosen) {
   check_names(chosen.strategies);
   data_set const data = chosen.synthetic ? make_data(chosen.side, chosen.images, chosen.images / 4, 1) : read_data(chosen.data);
   examples::prepare_folder(chosen.out, {"summary.csv", "runs.csv", "curves.csv"});
-  language_model::interrupt::listen();
+  examples::interrupt::listen();
   auto const jobs = jobs_of(chosen);
   index_t const test = chosen.test == 0 ? data.test.size() : std::min(chosen.test, data.test.size());
   std::printf("%lld training images, %lld test images of %lld pixels; %lld servers, %lld experts a token, %lld slots of %g arrivals; %zu runs\n",
@@ -132,7 +132,7 @@ int run_program(options chosen) {
   results.print();
   results.write(chosen.out);
   std::printf("\nwritten: %s/{summary,runs,curves}.csv\n", chosen.out.c_str());
-  if (language_model::interrupt::came()) { return 130; }
+  if (examples::interrupt::came()) { return 130; }
   return !chosen.quick || holds(results) ? 0 : 1;
 }
 

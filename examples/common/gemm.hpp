@@ -8,7 +8,7 @@
 #  include <fairlead/exec/gemm_reference.hpp>
 #endif
 
-namespace language_model {
+namespace examples {
 namespace fl = fairlead;
 
 #if defined(FAIRLEAD_EXAMPLE_BLAS)
@@ -17,4 +17,4 @@ using gemm_policy = fl::gemm::blas;
 using gemm_policy = fl::gemm::reference;
 #endif
 
-}  // namespace language_model
+}  // namespace examples

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <csignal>
 
-namespace language_model {
+namespace examples {
 
 /// @brief Remembers that SIGINT or SIGTERM came. A second one ends the program at once.
 class interrupt {
@@ -28,4 +28,4 @@ class interrupt {
   static_assert(std::atomic<int>::is_always_lock_free);
 };
 
-}  // namespace language_model
+}  // namespace examples
