@@ -26,7 +26,7 @@ module=${filter%%/*}
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/support/setup.sh"
 need "${build_packages[@]}" libbenchmark-dev
 [[ -n "$module" && "$module" != assign ]] || need_optional liblemon-dev  # a peer of the assignment solvers
-[[ -n "$module" && "$module" != edge ]] || need_optional liblemon-dev  # a peer of the choice under convex costs
+[[ -n "$module" && "$module" != edge ]] || need_optional liblemon-dev coinor-libclp-dev libglpk-dev  # peers of a slot's choice
 [[ -n "$module" && "$module" != schedule ]] || need_optional liblemon-dev coinor-libclp-dev libglpk-dev  # peers of the splits
 build="$root/build/bench"
 export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}  # of a new build folder
