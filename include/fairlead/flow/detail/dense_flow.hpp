@@ -110,12 +110,12 @@ class member_lists {
     }
     // From the last one on, since lists only move to the right now.
     index_t const spare = size_ - used;
-    index_t const shares = used + 16 * index_t{experts_};
+    double const share = static_cast<double>(spare) / static_cast<double>(used + 16 * index_t{experts_});
     index_t end = size_;
     index_t before = used;
     for (int e = experts_; e-- > 0;) {
       before -= count_[e];
-      index_t const begin = before + spare * (before + 16 * index_t{e}) / shares;
+      index_t const begin = before + static_cast<index_t>(share * static_cast<double>(before + 16 * index_t{e}));
       std::memmove(pool_ + begin, pool_ + first_[e], static_cast<std::size_t>(count_[e]) * sizeof(int));
       first_[e] = begin;
       last_[e] = end;
