@@ -79,7 +79,7 @@ struct convex_choice {
   /// @param tokens number of tokens, < 2^25, for fan_out > 1 < 2^22
   /// @param servers number of servers
   /// @param fan_out servers a token
-  /// @returns scratch bytes of `solve`: about twice the size of the scores
+  /// @returns scratch bytes of `solve`: twice the size of the scores, five times with few servers
   [[nodiscard]] std::size_t workspace_bytes(index_t tokens, index_t servers, index_t fan_out) const {
     if (fan_out > servers) { return 0; }
     index_t const blocks = tokens / detail::choice_check::block_tokens + 1;
