@@ -5,9 +5,9 @@
 # usage: examples/run_edge_training.sh [OPTION OF THE PROGRAM...]     --help shows those options
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/support/setup.sh"
+. "$root/examples/common/run_program.sh"
 
-folder=$root/build/examples
-out=$folder/edge_training_out
+out=$root/build/examples/edge_training_out
 given_data=no
 arguments=("$@")
 for ((i = 0; i < $#; ++i)); do
@@ -17,12 +17,8 @@ for ((i = 0; i < $#; ++i)); do
   esac
 done
 
-need "${build_packages[@]}" python3-matplotlib
 [ "$given_data" = yes ] || need dataset-fashion-mnist
-# This machine's instructions: the program runs where it is built.
-configure "$folder" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=-march=native -DFAIRLEAD_BUILD_TESTS=OFF \
-  -DFAIRLEAD_BUILD_BENCH=OFF -DFAIRLEAD_BUILD_DOCS=OFF -DFAIRLEAD_ENABLE_CUDA=OFF
-build "$folder" edge_training
+build_example edge_training
 
 if [ "$given_data" = no ]; then
   source=/usr/share/datasets/fashion-mnist
@@ -38,17 +34,8 @@ if [ "$given_data" = no ]; then
 fi
 
 say "training"
-trap : INT # Ctrl-C is for the program: it ends with the runs it has, and the plot is still drawn
-code=0
-"$folder/examples/edge_training" --out "$out" "${arguments[@]}" || code=$?
-trap - INT
-case " ${arguments[*]} " in *" --help "* | *" -h "*) exit "$code" ;; esac
-[ "$code" = 0 ] || [ "$code" = 130 ] || exit "$code"
-
-# Debian's Python holds Debian's matplotlib; another python3 may come first in PATH.
-python=/usr/bin/python3
-[ -x "$python" ] || python=python3
-"$python" "$root/examples/plot_edge_training.py" "$out" || [ "$code" = 130 ] # so early that there is nothing to draw
+run_example edge_training --out "$out" "${arguments[@]}"
+plot_example plot_edge_training.py "$out"
 say "done"
 printf '%s\n' "table: $out/summary.csv" "runs:  $out/runs.csv" "plots: $out/accuracy.png, $out/backlog.png"
 [ ! -f "$out/sweep.png" ] || echo "       $out/sweep.png"

@@ -4,9 +4,9 @@
 # usage: examples/run_plan_trace.sh [OPTION OF THE PROGRAM...]     --help shows those options
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/support/setup.sh"
+. "$root/examples/common/run_program.sh"
 
-folder=$root/build/examples
-out=$folder/plan_out
+out=$root/build/examples/plan_out
 for ((i = 1; i <= $#; ++i)); do
   if [ "${!i}" = --out ]; then
     next=$((i + 1))
@@ -14,24 +14,11 @@ for ((i = 1; i <= $#; ++i)); do
   fi
 done
 
-need "${build_packages[@]}" python3-matplotlib
-# This machine's instructions: the program runs where it is built.
-configure "$folder" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=-march=native -DFAIRLEAD_BUILD_TESTS=OFF \
-  -DFAIRLEAD_BUILD_BENCH=OFF -DFAIRLEAD_BUILD_DOCS=OFF -DFAIRLEAD_ENABLE_CUDA=OFF
-build "$folder" plan_trace
+build_example plan_trace
 
 say "replaying"
-trap : INT # Ctrl-C is for the program: it ends with what it has, and the plot is still drawn
-code=0
-"$folder/examples/plan_trace" --out "$out" "$@" || code=$?
-trap - INT
-case " $* " in *" --help "* | *" -h "*) exit "$code" ;; esac
-[ "$code" = 0 ] || [ "$code" = 130 ] || exit "$code"
-
-# Debian's Python holds Debian's matplotlib; another python3 may come first in PATH.
-python=/usr/bin/python3
-[ -x "$python" ] || python=python3
-"$python" "$root/examples/plot_plan.py" "$out"
+run_example plan_trace --out "$out" "$@"
+plot_example plot_plan.py "$out"
 say "done"
 printf '%s\n' "table: $out/summary.csv" "lines: $out/series.csv" "plots: $out/imbalance.png, $out/over_time.png, $out/cost.png"
 exit "$code"

@@ -13,16 +13,14 @@
 #include "results.hpp"
 #include "../common/interrupt.hpp"
 #include "../common/runs_bar.hpp"
+#include "../common/side_by_side.hpp"
 #include "../common/text.hpp"
 
 #include <algorithm>
-#include <atomic>
+#include <cstddef>
 #include <cstdio>
-#include <exception>
-#include <mutex>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 namespace {
@@ -48,30 +46,18 @@ void check_names(std::vector<std::string> const& wanted) {
 std::vector<outcome> run_all(std::vector<job> const& jobs, options const& chosen, lm::corpus const& text) {
   std::vector<outcome> outcomes(jobs.size());
   examples::runs_bar line(static_cast<index_t>(jobs.size()), chosen.steps, chosen.plain);
-  std::atomic<std::size_t> next{0};
-  std::mutex mutex;
-  std::exception_ptr failure;
-  auto const work = [&] {
-    for (std::size_t i = next++; i < jobs.size(); i = next++) {
-      if (examples::interrupt::came()) { return; }
-      try {
-        visit_composition(jobs[i].name, chosen, static_cast<index_t>(text.vocabulary.size()), jobs[i].seed, [&](auto const& layer) {
-          outcomes[i] = run(jobs[i].name, jobs[i].seed, layer, text, chosen, [&line] { line.step(); });
-        });
-        line.finish(line_of(outcomes[i]));
-      } catch (...) {
-        std::lock_guard const one(mutex);
-        failure = std::current_exception();
-        next = jobs.size();
-      }
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (index_t t = 0; t < std::min<index_t>(chosen.jobs, static_cast<index_t>(jobs.size())); ++t) { threads.emplace_back(work); }
+  try {
+    examples::side_by_side(jobs.size(), chosen.jobs, [&](std::size_t i) {
+      visit_composition(jobs[i].name, chosen, static_cast<index_t>(text.vocabulary.size()), jobs[i].seed, [&](auto const& layer) {
+        outcomes[i] = run(jobs[i].name, jobs[i].seed, layer, text, chosen, [&line] { line.step(); });
+      });
+      line.finish(line_of(outcomes[i]));
+    });
+  } catch (...) {
+    line.close();
+    throw;
   }
   line.close();
-  if (failure) { std::rethrow_exception(failure); }
   return outcomes;
 }
 

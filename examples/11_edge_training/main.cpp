@@ -15,15 +15,13 @@
 #include "../common/edge_strategies.hpp"
 #include "../common/interrupt.hpp"
 #include "../common/runs_bar.hpp"
+#include "../common/side_by_side.hpp"
 
 #include <algorithm>
-#include <atomic>
+#include <cstddef>
 #include <cstdio>
-#include <exception>
-#include <mutex>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 namespace {
@@ -71,30 +69,18 @@ std::vector<job> jobs_of(options const& chosen) {
 std::vector<outcome> run_all(std::vector<job> const& jobs, options const& chosen, data_set const& data) {
   std::vector<outcome> outcomes(jobs.size());
   examples::runs_bar line(static_cast<index_t>(jobs.size()), chosen.slots, chosen.plain);
-  std::atomic<std::size_t> next{0};
-  std::mutex mutex;
-  std::exception_ptr failure;
-  auto const work = [&] {
-    for (std::size_t i = next++; i < jobs.size(); i = next++) {
-      if (examples::interrupt::came()) { return; }
-      try {
-        examples::each_strategy([&](char const* name, auto const& router) {
-          if (jobs[i].strategy == name) { outcomes[i] = run(jobs[i], router, data, chosen, [&line] { line.step(); }); }
-        });
-        line.finish(line_of(outcomes[i]));
-      } catch (...) {
-        std::lock_guard const one(mutex);
-        failure = std::current_exception();
-        next = jobs.size();
-      }
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (index_t t = 0; t < std::min<index_t>(chosen.threads, static_cast<index_t>(jobs.size())); ++t) { threads.emplace_back(work); }
+  try {
+    examples::side_by_side(jobs.size(), chosen.threads, [&](std::size_t i) {
+      examples::each_strategy([&](char const* name, auto const& router) {
+        if (jobs[i].strategy == name) { outcomes[i] = run(jobs[i], router, data, chosen, [&line] { line.step(); }); }
+      });
+      line.finish(line_of(outcomes[i]));
+    });
+  } catch (...) {
+    line.close();
+    throw;
   }
   line.close();
-  if (failure) { std::rethrow_exception(failure); }
   return outcomes;
 }
 

@@ -4,20 +4,7 @@
 # runs repeat whatever the number of threads, and Ctrl-C ends with what there is.
 # usage: edge_simulation.sh PROGRAM SCRATCH_FOLDER
 set -u
-program=$1 scratch=$2
-rm -rf "$scratch"
-mkdir -p "$scratch"
-failures=0
-fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
-
-# expect TEXT arguments...
-expect() {
-  local text=$1 printed code
-  shift
-  printed=$("$program" --plain --out "$scratch/out" "$@" 2>&1)
-  code=$?
-  [[ $code -eq 2 && $printed == *"$text"* ]] || fail "'$*' gave code $code and '$printed'; expected code 2 and '$text'"
-}
+. "$(dirname "${BASH_SOURCE[0]}")/wrong_input.sh"
 expect "--fan-out 11: a token needs distinct servers, and --servers gives 10" --quick --fan-out 11
 expect "--servers needs a number >= 1, not '0'" --quick --servers 0
 expect "--loads needs numbers >= 0, not '-3'" --quick --loads 390,-3

@@ -4,20 +4,7 @@
 # not depend on the number of threads, and Ctrl-C ends it with the finished runs.
 # usage: edge_training.sh PROGRAM SCRATCH_FOLDER
 set -u
-program=$1 scratch=$2
-rm -rf "$scratch"
-mkdir -p "$scratch"
-failures=0
-fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
-
-# expect TEXT arguments...
-expect() {
-  local text=$1 printed code
-  shift
-  printed=$("$program" --plain --out "$scratch/out" "$@" 2>&1)
-  code=$?
-  [[ $code -eq 2 && $printed == *"$text"* ]] || fail "'$*' gave code $code and '$printed'; expected code 2 and '$text'"
-}
+. "$(dirname "${BASH_SOURCE[0]}")/wrong_input.sh"
 mkdir "$scratch/empty" "$scratch/packed" "$scratch/data"
 printf '\037\213\010' >"$scratch/packed/train-images-idx3-ubyte"
 expect "--data DIR is missing" --slots 10

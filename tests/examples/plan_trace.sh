@@ -4,20 +4,7 @@
 # that follow from it by hand.
 # usage: plan_trace.sh PROGRAM SCRATCH_FOLDER
 set -u
-program=$1 scratch=$2
-rm -rf "$scratch"
-mkdir -p "$scratch"
-failures=0
-fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
-
-# expect TEXT arguments...
-expect() {
-  local text=$1 printed code
-  shift
-  printed=$("$program" --plain --out "$scratch/out" "$@" 2>&1)
-  code=$?
-  [[ $code -eq 2 && $printed == *"$text"* ]] || fail "'$*' gave code $code and '$printed'; expected code 2 and '$text'"
-}
+. "$(dirname "${BASH_SOURCE[0]}")/wrong_input.sh"
 : >"$scratch/empty.csv"
 printf 'record,layer,rank,expert,copies\n0,0,0,0,5\n0,0,0,1\n' >"$scratch/short.csv"
 printf '0,0,0,0,-5\n' >"$scratch/negative.csv"
